@@ -130,7 +130,7 @@ def _add_guessed(
             places = dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1])))
             near.setdefault(tuple(places), []).append(index)
     made = {n: list(map(real, action.outputs)) for n, action in enumerate(actions) if action.is_users}
-    before = {n: _all_before(n, needs) for n in made}
+    before = {n: all_before(n, needs) for n in made}
     early = [n for n in made if not any(actions[index].stage is Stage.LINK for index in before[n])]
     use_none = [n for n in early if not any(actions[index].count_as == "compiled" for index in before[n])]
     last = {n: set(unknown) for n in early if n not in use_none}
@@ -148,11 +148,11 @@ def _add_guessed(
                 last[n].update(searching)
     for n, including in last.items():
         # One after the other, since by now more may wait for what this one uses.
-        for index in including - _all_before(n, needs):
+        for index in including - all_before(n, needs):
             needs[index] = sorted({*needs[index], n})
 
 
-def _all_before(last: int, needs: Sequence[Sequence[int]]) -> set[int]:
+def all_before(last: int, needs: Sequence[Sequence[int]]) -> set[int]:
     """What `last` waits for, directly or not, and itself."""
     waiting, seen = [last], set[int]()
     while waiting:
@@ -165,7 +165,7 @@ def _all_before(last: int, needs: Sequence[Sequence[int]]) -> set[int]:
 
 def comes_after(later: int, first: int, needs: Sequence[Sequence[int]]) -> bool:
     """Does `later` wait for `first`, directly or not, or is it the same?"""
-    return later == first or (bool(needs[later]) and first in _all_before(later, needs))
+    return later == first or (bool(needs[later]) and first in all_before(later, needs))
 
 
 def _in_stages(actions: Sequence[Action], needs: Sequence[Sequence[int]], position: Sequence[int]) -> Sequence[Action]:

@@ -23,6 +23,7 @@ from pipeline.engine.include_shadows import IncludeShadows
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import depfile
+from pipeline.formats.include_search import PRECOMPILED
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class Discovery:
         unread: tuple[str, ...] = ()
         if self._observer.first_present(shadows):
             unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
+            # No compiler says that it read a precompiled header.
+            spelt = (*spelt, *(name for name in unread if name.endswith(PRECOMPILED)))
         if action.absent or unread:
             shadows = tuple([name for name in dict.fromkeys((*action.absent, *shadows)) if name not in unread])
         return Reported(CandidateSet(self._known_as(spelt, action), shadows), unread)
@@ -209,27 +212,37 @@ class Discovery:
         """What a statement's depfile names, from the root; of a link also the scripts that it reads, which linkers
         leave out or name without their directories."""
         names = [statement.located(path) for path in reported]
-        return (*names, *self._scripts(action)) if action.count_as == "linked" else tuple(names)
+        return (*names, *self._scripts(action)[0]) if action.count_as == "linked" else tuple(names)
 
-    def _scripts(self, action: Action) -> list[str]:
-        """The linker scripts of a link, and those that they include."""
+    def _scripts(self, action: Action) -> tuple[list[str], list[str]]:
+        """The linker scripts of a link and the files that they name, and where each would have been found first."""
         from pipeline.formats import linker_script
 
         found: dict[str, None] = {}
+        earlier: dict[str, None] = {}
         words = self._workspace.searches.spoken(action)
         search = [self._located(action, path) for path in linker_script.library_path(words)]
         waiting = [(name, "") for name in linker_script.given_scripts(words)]
         while waiting:
-            name, beside = waiting.pop()
-            places = linker_script.places(name, search, beside)
-            place = next(
-                (self._located(action, one) for one in places if self._observer.exists(self._located(action, one))), ""
-            )
-            if place and place not in found:
-                found[place] = None
-                text = os.fsdecode(read_file(self._workspace.resolve(place)))
-                waiting += [(each, place) for each in linker_script.named_files(text)]
-        return list(found)
+            name, beside = waiting.pop(0)
+            if name.startswith("-l"):
+                files = linker_script.library_names(name[2:])
+                places = [f"{directory}/{file}" for directory in search for file in files]
+            else:
+                directories = () if name[:1] in ("/", "{") else (*([beside] if beside else []), *search)
+                places = [self._located(action, name), *(f"{directory}/{name}" for directory in directories)]
+            first = next((n for n, place in enumerate(places) if self._observer.exists(place)), len(places))
+            earlier.update(dict.fromkeys(map(self._normalised, places[:first])))
+            if first == len(places) or places[first] in found:
+                continue
+            place = places[first]
+            found[place] = None
+            if name.startswith("-l") or place.endswith((".a", ".o", ".so")):
+                continue
+            text = os.fsdecode(read_file(self._workspace.resolve(place)))
+            search += [self._located(action, each) for each in linker_script.script_search(text)]
+            waiting += [(each, posixpath.dirname(place)) for each in linker_script.named_files(text)]
+        return list(found), list(earlier)
 
     def _located(self, action: Action, path: str) -> str:
         """A path of a command, from the root."""
@@ -414,7 +427,10 @@ class Discovery:
 
             said = linker_script.libraries(self._workspace.searches.spoken(action))
             search = tuple(self._normalised(self._located(action, path)) for path in said.search)
-            return sorted(set(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs})))
+            earlier = {*linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs})}
+            if action.statement is not None:
+                earlier.update(self._scripts(action)[1])
+            return sorted(earlier)
         search = self._includes.search_of(action).every
         what = (search, tuple(map(posixpath.dirname, action.inputs)), spelt)
         if what not in self._shadowed:

@@ -136,12 +136,10 @@ class Engine:
         remembered.
 
         What changed while an action used it is looked at again before this ends, once; so is what an action was found
-        to read without waiting for it.
+        to read without waiting for it, until there is no such.
 
         Stage compile may have been left to an engine of a few actions. What was saved while that one worked is declared
         now and was never built: that comes first, and counts here."""
-        from pipeline.engine.scheduler import run_stage
-
         if len(self.graph.order) > _LARGE:
             give_large_back_at_once()
         stages = [stage]
@@ -150,14 +148,9 @@ class Engine:
         result: RunResult | None = None
         try:
             self.workspace.remove_leftovers()
-            self.workspace.begin(self._users_that_may_run(stages))
             with self.workspace.store.in_use():
                 for one in stages:
-                    done = run_stage(self.workspace, self._look, one, progress, performed, meanwhile)
-                    if done.ok and (self.workspace.learn_order() or done.changed_meanwhile):
-                        # A person who saves is done by now; one who goes on saving has the next run.
-                        self._look.reset()
-                        done = done.repeated(run_stage(self.workspace, self._look, one, progress, performed))
+                    done = self._run_until_right(one, progress, performed, meanwhile)
                     result = done if result is None else result.and_then(done)
                     if not done.ok:
                         break
@@ -169,6 +162,47 @@ class Engine:
             self.workspace.forget_undeclared()
             self.give_back()
             self.save()
+
+    def _run_until_right(
+        self,
+        stage: Stage,
+        progress: Callable[[str, int, int], None],
+        performed: Callable[[Sequence[ActionSpan]], None],
+        meanwhile: Callable[[], None],
+    ) -> RunResult:
+        """Run the stage, and again what was done too early: a person who saves is done by the second look, and one who
+        goes on saving has the next run. What is made anew may itself say what is read, but each time there is an action
+        less whose order is not known. One that turns out to use nothing of stage link is of the stage before."""
+        done = self._run_stage(stage, progress, performed, meanwhile)
+        for attempt in range(1 + sum(action.is_users for action in self.graph.order)):
+            learnt = done.ok and self.workspace.learn_order()
+            if not learnt and not (done.ok and done.changed_meanwhile and attempt == 0):
+                break
+            self._look.reset()
+            if learnt and stage is Stage.LINK and not self.verdict(Stage.COMPILE).up_to_date:
+                early = self._run_stage(Stage.COMPILE, progress, performed)
+                done = done.and_then(early._replace(counts={**early.counts, "up_to_date": 0}))
+            if done.ok:
+                done = done.repeated(self._run_stage(stage, progress, performed))
+        return done
+
+    def _run_stage(
+        self,
+        stage: Stage,
+        progress: Callable[[str, int, int], None],
+        performed: Callable[[Sequence[ActionSpan]], None],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> RunResult:
+        """As `scheduler.run_stage`; a compile that failed before what it may need was made is tried again behind it."""
+        from pipeline.engine.scheduler import run_stage
+
+        generators = self._users_that_may_run((stage,))
+        self.workspace.begin(generators)
+        done = run_stage(self.workspace, self._look, stage, progress, performed, meanwhile)
+        if generators and not done.ok and self.workspace.learn_from_failures(done.failures, generators):
+            self._look.reset()
+            done = done.retried(run_stage(self.workspace, self._look, stage, progress, performed))
+        return done
 
     def _has_more_to_compile(self, stage: Stage) -> bool:
         self._asked.add(stage)

@@ -50,7 +50,9 @@ class IncludeShadows:
                 system=self._directories(found.system),
                 after=self._directories(found.after),
                 loose=self._directories(found.loose),
-                forced=tuple(map(self._named, found.forced)),
+                forced=found.forced if found.here else tuple(map(self._named, found.forced)),
+                here=found.here,
+                placed=tuple(map(self._named, found.placed)),
             )
         loose = [word for word in found.others if os.path.isdir(self._resolve(word))]  # noqa: PTH112
         return search._replace(loose=self._directories((*found.loose, *loose))) if loose else search
@@ -69,7 +71,8 @@ class IncludeShadows:
     def _places_of(self, search: IncludeSearch, source: str, found: Directives, headers: tuple[str, ...]) -> set[str]:
         of_headers, computed = self._of_headers(search, headers)
         own = self._ways_of(search).shadows([(source, found)], self._was_read(headers))
-        forced = include_search.forced_places(search, self._was_read(headers)) if search.forced else NOTHING_FORCED
+        is_any = search.forced or search.placed
+        forced = include_search.forced_places(search, self._was_read(headers)) if is_any else NOTHING_FORCED
         places = {*of_headers.places, *own.places, *forced.places}
         if computed or found.computed:
             beside = [*computed, *([source] if found.computed else [])]

@@ -13,8 +13,9 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
              was read (and is not in the set): an "option" part with what counts of it, or a "discovered input" part
     History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`); version 2 held the
     profile, and no places that an action itself declares to be empty; version 4 had no command key; with version 5 a
-    result that follows from the length of a place's name lay under a key for any place. Another version is another key:
-    old entries are simply not found.
+    result that follows from the length of a place's name lay under a key for any place; version 6 had sets of links
+    without what their scripts include by a relative `-L`, and of compiles without precompiled headers. Another version
+    is another key: old entries are simply not found.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pipeline.engine.record_rows import Inputs
     from pipeline.model import Action
 
-KEY_VERSION = "hotplate action key 6"
+KEY_VERSION = "hotplate action key 7"
 
 NO_CONTENT = "-"
 

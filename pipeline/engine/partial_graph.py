@@ -39,7 +39,7 @@ def partial_graph(
     """The actions that the moved files (place in `paths` -> path below the project `root`, or absolute) may concern,
     None when it must be asked of all of them."""
     usage = values().made(UsageIndex, index)
-    if usage.made_elsewhere and _leads_elsewhere(moved.values(), usage.ways, usage.made_elsewhere, root):
+    if usage.made_elsewhere and _leads_elsewhere(moved.values(), usage, root):
         return None
     left: dict[int, UsageRow] = {}
     waiting: list[int] = []
@@ -93,23 +93,17 @@ def _believed(
     return read.difference(made, moved.values(), others, usage.ways)
 
 
-def _leads_elsewhere(
-    moved: Collection[str], ways: Mapping[str, str], made_elsewhere: Mapping[str, str], root: str
-) -> bool:
+def _leads_elsewhere(moved: Collection[str], usage: UsageIndex, root: str) -> bool:
     """Does one of these lead by now to what an action makes, and did not when the index was written?"""
     below = f"{os.path.realpath(root)}/"
     for path in moved:
         real = os.path.realpath(f"{root}/{path}" if path[0] != "/" else path).removeprefix(below)
-        product = made_elsewhere.get(real)
-        if product is None and real != path and real.endswith(_OBJECT):
+        product = usage.made_elsewhere.get(real)
+        if product is None and real != path and real.endswith(usage.endings):
             product = real  # those are not in the index, which is left to the whole graph once too often at most
-        if product is not None and product not in (path, ways.get(path)):
+        if product is not None and product not in (path, usage.ways.get(path)):
             return True
     return False
-
-
-_OBJECT = ".o"
-"""How the name of what a compile makes ends."""
 
 
 def same_files(part: PartialGraph, records: BuildRecords) -> bool:

@@ -26,7 +26,7 @@ from pipeline.engine.execution import Executed, refused
 from pipeline.engine.keys import Keyed, bound_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.record_rows import Outputs
-from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
+from pipeline.engine.results import CHANGED, TOO_EARLY, ActionFailure, FailureKind
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
@@ -120,8 +120,12 @@ class ResultKeeper:
             gone = (path for path in candidate.discovered if not self._observer.exists(path))
             moved = next(gone, "") or next(filter(self._observer.exists, candidate.absent), "a file that it read")
         if moved:
-            subject = f"{keyed.action.name}: {moved}"
-            return (Reason(CHANGED, subject, "", "not recorded, so it will run again"),)
+            kind = CHANGED
+            if keyed.action.is_users:
+                self._workspace.unrecorded_reads[record_name(keyed.action)] = candidate.discovered
+                if moved in candidate.discovered and self._workspace.links.product(moved):
+                    kind = TOO_EARLY
+            return (Reason(kind, f"{keyed.action.name}: {moved}", "", "not recorded, so it will run again"),)
         assert found is not None  # else something moved
         return self._record(keyed, candidate, found, ran)
 

@@ -13,6 +13,8 @@ from pipeline.model import Reason
 
 CHANGED = "changed while it was used"
 """Kind of the note that a result was not recorded since an input moved while the action ran."""
+TOO_EARLY = "read before it was made"
+"""Kind of the note that it was not, since a user's action was found to read what nobody knew that it waits for."""
 
 RESTORED_REMOTE = "restored_remote"
 """How an action was performed whose result came from another machine."""
@@ -139,7 +141,7 @@ class RunResult(NamedTuple):
     @property
     def changed_meanwhile(self) -> bool:
         """Was a result not recorded since something moved while its action ran?"""
-        return any(note.kind == CHANGED for note in self.notes)
+        return any(note.kind in (CHANGED, TOO_EARLY) for note in self.notes)
 
     def repeated(self, again: RunResult) -> RunResult:
         """This run and a second one over the same actions, which knows better what was up to date and what moved."""
@@ -147,12 +149,19 @@ class RunResult(NamedTuple):
             # A source that was removed or renamed: the next run declares what is there now.
             return self
         still = {note.subject for note in again.notes}
-        notes = [note for note in self.notes if note.kind != CHANGED or note.subject not in still]
+        told = [note for note in self.notes if note.kind != TOO_EARLY]  # the order is known by now
+        notes = [note for note in told if note.kind != CHANGED or note.subject not in still]
         seen = [note._replace(after="looked at again") if note.kind == CHANGED else note for note in notes]
         first = self._replace(counts={**self.counts, "up_to_date": 0}, notes=tuple(seen))
         ran = sum(count for name, count in self.counts.items() if name not in ("up_to_date", "not_run"))
         both = first.and_then(again)
         return both._replace(counts={**both.counts, "up_to_date": max(0, both.counts["up_to_date"] - ran)})
+
+    def retried(self, again: RunResult) -> RunResult:
+        """This run, which failed, and a second one over the same actions, after which nothing counts as failed or left
+        out but what it says."""
+        first = self._replace(counts={**self.counts, "up_to_date": 0, "failed": 0, "not_run": 0}, failures=())
+        return first.and_then(again)
 
     def and_then(self, other: RunResult) -> RunResult:
         """Both, as one run."""

@@ -7,7 +7,7 @@ more than the files that are stored. Does not know which directories exist. Inva
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.formats import include_search
 from pipeline.formats.command_words import expand
@@ -71,7 +71,7 @@ class CommandSearches:
         known = self._known.get((words, action.env, statement.directory)) if settled else None
         if known is None:
             found = include_search.of_command(words, action.env, self._reader(statement))
-            known = IncludeSearch(*(tuple(_from_root(one, statement) for one in group if one) for group in found))
+            known = _search_from_root(found, statement)
             self._known[words, action.env, statement.directory] = known
         return known
 
@@ -79,6 +79,23 @@ class CommandSearches:
 _LATELY = 64
 _OWN = re.compile(r"\.(?:c|cc|cpp|cxx|c\+\+|C|s|S|sx|o|obj|d)\Z")
 """The source, the object and the depfile of a compile: no directories."""
+
+
+def _search_from_root(found: IncludeSearch, statement: Statement) -> IncludeSearch:
+    def located(paths: Sequence[str]) -> tuple[str, ...]:
+        return tuple(_from_root(path, statement) for path in paths if path)
+
+    return IncludeSearch(
+        quote=located(found.quote),
+        bracket=located(found.bracket),
+        system=located(found.system),
+        after=located(found.after),
+        loose=located(found.loose),
+        others=located(found.others),
+        forced=tuple(name for name in found.forced if name[:1] not in ("/", "{", "")),
+        here=statement.directory,
+        placed=located([name for name in found.forced if name[:1] in ("/", "{")]),
+    )
 
 
 def _from_root(path: str, statement: Statement) -> str:

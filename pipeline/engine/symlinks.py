@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from cache.fileclock import FileClock, Moment
@@ -34,7 +34,8 @@ class Links:
         self._outputs = products_by_name(actions)
         objects = (path for action in actions if action.count_as == "compiled" for path in action.outputs)
         self._compiled = list(objects) if self._outputs else []
-        self._endings = tuple({posixpath.splitext(path)[1] for path in self._compiled})
+        self.endings = tuple(sorted({posixpath.splitext(path)[1] for path in self._compiled}))
+        """How the names of objects end, `""` among them where one has no such ending."""
         self._root = f"{os.path.realpath(root)}/" if self._outputs else ""
         self._ways: dict[str, set[str]] = {}
         self.forget()
@@ -70,7 +71,7 @@ class Links:
             self._products = {self.real(output): output for output in self._outputs}
         real = self.real(path)
         found = self._products.get(real, "")
-        if not found and self._endings and real.endswith(self._endings):
+        if not found and self.endings and real.endswith(self.endings):
             if self._objects is None:  # hardly anything reads one that does not declare it
                 self._objects = {self.real(output): output for output in self._compiled}
             found = self._objects.get(real, "")
@@ -89,7 +90,7 @@ class Links:
     def readings(self, records: BuildRecords) -> Callable[[Action], frozenset[str] | None]:
         """A function: the outputs that the last run of an action read, or would have read had they been there; None
         when it is not known what it read."""
-        found_by = self.findings(records)
+        found_by = self.findings(records, {})
 
         def read_by(action: Action) -> frozenset[str] | None:
             found = found_by(action)
@@ -97,13 +98,15 @@ class Links:
 
         return read_by
 
-    def findings(self, records: BuildRecords) -> Callable[[Action], frozenset[str] | None]:
-        """The same without what it declares."""
+    def findings(
+        self, records: BuildRecords, unrecorded: Mapping[str, Collection[str]]
+    ) -> Callable[[Action], frozenset[str] | None]:
+        """The same without what it declares. `unrecorded`: name of a record -> what a run read that was not kept."""
 
         def found_by(action: Action) -> frozenset[str] | None:
             name = record_name(action)
             if not records.has(name):
-                return None
+                return frozenset(self.products(unrecorded[name])) if name in unrecorded else None
             read = records.discovered(name)
             if id(read) not in self._sets:
                 self._sets[id(read)] = (read, frozenset(self.products([path for path, _ in read])))

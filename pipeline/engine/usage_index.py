@@ -4,7 +4,8 @@ Written beside the fast path's state, for a run that comes to know that few file
 not decide: `partial_graph.py` and `put_back.py` ask it. Invariant: no row is decoded but the one that is asked for,
 since ten thousand of which one is wanted would take longer than all else that such a run decodes.
 
-    index = (inputs, actions by stage, tools, run environment, rows, row ends, users, user ends, ways, made elsewhere)
+    index = (inputs, actions by stage, tools, run environment, rows, row ends, users, user ends, ways, made elsewhere,
+             endings)
     rows  = one after the other, in the order in which actions are made: (name of its record, stage, cacheable, counter,
             places of its outputs among the paths of the fast path, places of the actions that come after it, its
             statement as bytes)
@@ -14,6 +15,7 @@ since ten thousand of which one is wanted would take longer than all else that s
             byte order, as users have
     ways  = path -> the output that it leads to under another name
     made elsewhere = name without links of each output of `symlinks.products_by_name` -> the declared one
+    endings = how the names of the other outputs end, which are objects
 """
 
 from __future__ import annotations
@@ -65,8 +67,9 @@ class UsageIndex:
         self.env: Mapping[str, str]
         self.ways: Mapping[str, str]
         self.made_elsewhere: Mapping[str, str]
-        self.inputs, self.totals, self.tools, self.env, *packed, self.ways, self.made_elsewhere = marshal.loads(index)
-        self._rows, row_ends, users, user_ends = packed
+        self.endings: tuple[str, ...]
+        self.inputs, self.totals, self.tools, self.env, *packed = marshal.loads(index)
+        self._rows, row_ends, users, user_ends, self.ways, self.made_elsewhere, self.endings = packed
         self._row_ends, self._user_ends, self._users = (array(_PLACE, data) for data in (row_ends, user_ends, users))
 
     def __len__(self) -> int:
@@ -104,7 +107,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
             n = places.setdefault(path, len(places))
             for place in found[: MANY + 1]:
                 users.add(n, place)
-    ways, made_elsewhere = _ways(workspace, places)
+    ways, made_elsewhere, endings = _ways(workspace, places)
     for path, product in ways.items():
         for place in users.of(places[path]):
             users.add(places[product], place)
@@ -114,7 +117,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
     totals = dict.fromkeys(map(str, Stage), 0)
     for action in order:
         totals[action.stage] += 1
-    index = bytearray(b"(" + _size(10))
+    index = bytearray(b"(" + _size(11))
     value: object
     for value in (workspace.input_count, totals, tools, env):
         index += marshal.dumps(value, _NO_REFERENCES)
@@ -140,22 +143,22 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
     for n in range(len(paths)):
         used_by.extend(() if n in deciding else _few(users.of(n)) or ())
         ends.append(len(used_by))
-    for value in (used_by.tobytes(), ends.tobytes(), ways, made_elsewhere):
+    for value in (used_by.tobytes(), ends.tobytes(), ways, made_elsewhere, endings):
         index += marshal.dumps(value, _NO_REFERENCES)
     return index
 
 
-def _ways(workspace: Workspace, used: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The last piece of the index. Nothing is asked where no action is a user's."""
+def _ways(workspace: Workspace, used: Collection[str]) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
+    """The last pieces of the index. Nothing is asked where no action is a user's."""
     from pipeline.engine.symlinks import products_by_name  # whoever only reads has no use for it
 
     made = products_by_name(workspace.graph.order)
     if not made:
-        return {}, {}
+        return {}, {}, ()
     workspace.forget_links()  # what ran since they were looked at may have made others
     links, producer = workspace.links, workspace.graph.producer
     ways = {path: product for path in used if path not in producer and (product := links.product(path))}
-    return ways, {links.real(path): path for path in made}
+    return ways, {links.real(path): path for path in made}, links.endings
 
 
 _PLACE = "I"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pipeline.engine.ledger import NinjaLedger
     from pipeline.engine.option_names import OptionNames
     from pipeline.engine.option_uses import OptionUses
+    from pipeline.engine.results import ActionFailure
     from pipeline.engine.symlinks import Links
 
 
@@ -143,6 +144,9 @@ class Workspace:
         self.records = saved.records
         self._state = KeptState(directories.state, saved, self.table, is_whole=skipped is None)
         self.believed = frozenset[str]() if skipped is None else skipped.believed
+        self.unrecorded_reads: dict[str, tuple[str, ...]] = {}
+        """Name of a record -> what a users' action of this process read by its depfile, where that was not recorded: it
+        may have been made behind it."""
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
 
@@ -157,7 +161,9 @@ class Workspace:
 
         def files() -> dag.FileSystem:
             links, records = self.links, self.records
-            return dag.FileSystem(links.readings(records), links.findings(records), links.real, product)
+            return dag.FileSystem(
+                links.readings(records), links.findings(records, self.unrecorded_reads), links.real, product
+            )
 
         graph = dag.build(self.steps.actions, files)
         if isinstance(graph, dag.Trouble):
@@ -178,13 +184,31 @@ class Workspace:
         if not any(action.is_users for action in order):
             return False
         self.forget_links()  # what ran may have made others
-        found_by = self.links.findings(self.records)
+        found_by = self.links.findings(self.records, self.unrecorded_reads)
         for number, action in enumerate(order):
             read = {producer[path] for path in found_by(action) or ()}.difference(needs[number])
             if any(not dag.comes_after(number, need, needs) for need in read):
                 before, self.graph = self.graph, self._build_graph()
                 return self.graph != before
         return False
+
+    def learn_from_failures(self, failures: Sequence[ActionFailure], generators: Collection[Action]) -> bool:
+        """Did compiles fail that may need what one of `generators` makes, and did not wait for it? They waited for what
+        their last run read, which is of the past: they wait for whatever may be a header from here on."""
+        failed = {failure.action for failure in failures}
+        if not generators:
+            return False
+        before = self._waited_for_by(failed)
+        self.graph = self._build_graph()
+        after = self._waited_for_by(failed)
+        return not {(one.profile, one.name) for one in generators}.isdisjoint(after - before)
+
+    def _waited_for_by(self, names: Collection[str]) -> set[tuple[str, str]]:
+        """Who comes before the compiles of these names."""
+        order, _, needs = self.graph
+        asked = [n for n, action in enumerate(order) if action.count_as == "compiled" and action.name in names]
+        found = {need for n in asked for need in dag.all_before(n, needs)}
+        return {(order[need].profile, order[need].name) for need in found}
 
     @cached_property
     def store(self) -> Store:

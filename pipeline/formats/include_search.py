@@ -73,7 +73,8 @@ _VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PAT
 class IncludeSearch(NamedTuple):
     """The directories in the order of search, by their kind. `loose`: those whose place in that order cannot be told;
     `others`: words that may be directories and belong to options that are not known; `forced`: what -include and
-    -imacros name."""
+    -imacros name, looked for in `here` first, where the command runs; `placed`: those of them that say where they
+    lie."""
 
     quote: tuple[str, ...] = ()
     bracket: tuple[str, ...] = ()
@@ -82,6 +83,8 @@ class IncludeSearch(NamedTuple):
     loose: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
+    here: str = ""
+    placed: tuple[str, ...] = ()
 
     @property
     def angled(self) -> tuple[str, ...]:
@@ -301,18 +304,22 @@ def chains(search: IncludeSearch, path: str, found: Directives) -> Iterator[tupl
                 yield directive, tuple(dict.fromkeys((first, *where)))
 
 
+PRECOMPILED = (".gch", ".pch")
+"""How the names of precompiled headers end."""
+
+
 def forced_places(search: IncludeSearch, was_read: Callable[[str], str]) -> Shadows:
     """The same for what -include and -imacros name, and for its precompiled form, which is looked for beside it."""
     places: set[str] = set()
     explained: set[str] = set()
-    for name in search.forced:
-        chain = [join(directory, name) for directory in ("", *search.quote, *search.angled)]
-        chain = [name] if name.startswith("/") else list(dict.fromkeys(chain))
+    for name in (*search.placed, *search.forced):
+        chain = [join(directory, name) for directory in (search.here, *search.quote, *search.angled)]
+        chain = [name] if name in search.placed or name[:1] == "/" else list(dict.fromkeys(chain))
         read = next((n for n, place in enumerate(chain) if was_read(place)), len(chain) - 1)
         explained.update(filter(None, [was_read(chain[read])]))
         places.update(chain[:read])
-        places.update(join(directory, name) for directory in search.loose)
-        places.update(f"{place}{ending}" for place in chain[: read + 1] for ending in (".gch", ".pch"))
+        places.update(join(directory, name) for directory in search.loose if len(chain) > 1)
+        places.update(f"{place}{ending}" for place in chain[: read + 1] for ending in PRECOMPILED)
     return Shadows(frozenset(places), frozenset(explained))
 
 

@@ -217,22 +217,24 @@ def _firmware(
 
 
 def _configure(root: Path, text: str, options: Options) -> Failure | None:
-    """Let the manifest of ninja be made where there is none, and the command line asks for work."""
+    """Let the manifest of ninja be made where there is none, or by another command, and work is asked for."""
     named = any(kind in text for kind in NINJA_KINDS) or "\\" in text  # a word can be written with escapes
     if not options.builds or not named:
         return None
     config = parse_config(text, profile=options.profile)
     if isinstance(config, Failure) or not config.is_ninja:
         return None
-    from pipeline.toolchain.ninja_build import configure_command
-    from pipeline.toolchain.ninja_kept import MANIFEST
+    from pipeline.toolchain.ninja_build import due_configuration, remember_configured
 
-    argv = configure_command(config)
-    if not argv or (root / config.ninja.directory / MANIFEST).exists():
-        return None
+    argv = due_configuration(root, root / STATE_DIR, config)
+    if isinstance(argv, Failure) or not argv:
+        return argv if isinstance(argv, Failure) else None
     from pipeline.run.build_first import build_first
 
-    return build_first(root, root / STATE_DIR, argv, CONFIG_FILE, to_stderr=options.json)
+    failure = build_first(root, root / STATE_DIR, argv, CONFIG_FILE, to_stderr=options.json)
+    if failure is None:
+        remember_configured(root / STATE_DIR, config)
+    return failure
 
 
 def _made_by_actions(text: str) -> set[str]:

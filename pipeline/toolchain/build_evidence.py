@@ -12,9 +12,8 @@ import os
 import posixpath
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from cache.durable import read_file
 from cache.named_tuple import NamedTuple
@@ -27,28 +26,16 @@ from pipeline.formats.ninja.manifest import parse_manifest
 from pipeline.toolchain.globs import Listing
 from pipeline.toolchain.named_files import NamedFiles
 from pipeline.toolchain.ninja_kept import MANIFEST
+from pipeline.toolchain.other_tools import OtherTool
 from pipeline.toolchain.user_actions import PYTHON
 
-OWN_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "make": ("GNUmakefile", "makefile", "Makefile"),
-        "gmake": ("GNUmakefile", "makefile", "Makefile"),
-        "cargo": ("Cargo.toml", "Cargo.lock", "build.rs", "rust-toolchain*", ".cargo/config*", "*/Cargo.toml"),
-        "pio": ("platformio.ini",),
-        "platformio": ("platformio.ini",),
-        "arduino-cli": ("*.ino", "sketch.yaml", "arduino-cli.yaml"),
-        "idf.py": ("CMakeLists.txt", "sdkconfig*", "*/CMakeLists.txt", "*/Kconfig*", "*/idf_component.yml", "*.csv"),
-        "west": ("CMakeLists.txt", "prj*.conf", "Kconfig*", "*.overlay", "boards/**", "west.yml"),
-        "cmake": ("CMakeLists.txt", "*/CMakeLists.txt", "CMakePresets.json"),
-        "ninja": (),
-    }
-)
-"""Program -> patterns of files that it reads first of all, and that no depfile names."""
+WORDS = ""
+"""Stands among patterns for what is named by words: of the command, and of its configuration."""
 
 
 class Evidence(NamedTuple):
-    """`files`: name (as in keys: from the root, or absolute) -> may the build have made it itself?; `matched`: pattern
-    -> what it matched; `counts`: what tells it, for a person."""
+    """`files`: name (as in keys: from the root, or absolute) -> may the build have made it itself?; `matched`: see
+    `look`; `counts`: what tells it, for a person."""
 
     files: Mapping[str, bool]
     matched: Mapping[str, tuple[str, ...]]
@@ -74,33 +61,37 @@ def program_of(root: Path, word: str) -> str:
     return found or ""
 
 
-def new_listing(root: Path) -> Listing:
-    """For the patterns of one look."""
-    listing = Listing(str(root))
-    listing.skipped = frozenset((".deploy",))
-    return listing
-
-
-def input_patterns(section: Prebuilt) -> tuple[str, ...]:
+def input_patterns(root: Path, section: Prebuilt) -> tuple[str, ...]:
     """Those of deploy.toml, and those of the program itself."""
-    program = posixpath.basename(section.build[0]) if section.build else ""
-    return tuple(dict.fromkeys((*section.inputs, *OWN_FILES.get(program, ()))))
+    return tuple(dict.fromkeys((*section.inputs, *OtherTool(root, section.build).own_patterns())))
 
 
-def collect(root: Path, section: Prebuilt, state_dir: Path) -> Evidence | str:
-    """What is known after a build; a sentence where evidence is missing or names what is not there."""
-    listing = new_listing(root)
-    files: dict[str, bool] = {}
-    counts: list[tuple[str, int]] = []
+def look(root: Path, section: Prebuilt, state_dir: Path) -> tuple[Listing, dict[str, tuple[str, ...]]]:
+    """What patterns match and words name now: pattern -> names."""
+    listing = Listing(str(root))
+    listing.skipped, listing.follows_links = frozenset((".deploy",)), True
+    patterns = (*input_patterns(root, section), *section.depfiles)
+    matched = {pattern: tuple(listing.match(pattern)) for pattern in patterns}
     # A word that names a build directory does not mean that everything in it is read.
     own = [f"{posixpath.normpath(each)}/." for each in (*section.ninja, section.directory) if each]
     # Nor does a verb (`cargo build`) mean the directory of that name, which may be ours.
     words = [w for n, w in enumerate(section.build) if not n or "/" in w or "." in w or (root / w).is_file()]
-    named = NamedFiles(listing, state_dir).of_words(words, own)
+    files = NamedFiles(listing, state_dir)
+    named = (files.of_words(words, own), files.of_words(("", *OtherTool(root, section.build).configured()), own))
+    outside = [line.rpartition(" sha256:")[0] for each in named for line in each.salt.splitlines()]
     program = program_of(root, section.build[0])
-    outside = [line.rpartition(" sha256:")[0] for line in named.salt.splitlines()]
-    files.update(dict.fromkeys((*([program] if program else []), *named.files, *outside), False))
-    matched = {pattern: tuple(listing.match(pattern)) for pattern in (*input_patterns(section), *section.depfiles)}
+    every = (*([program] if program else []), *(name for each in named for name in each.files), *outside)
+    matched[WORDS] = tuple(dict.fromkeys(every))
+    return listing, matched
+
+
+def collect(root: Path, section: Prebuilt, state_dir: Path) -> Evidence | str:
+    """What is known after a build; a sentence where evidence is missing or names what is not there."""
+    listing, matched = look(root, section, state_dir)
+    if not section.depfiles and (place := OtherTool(root, section.build).place_outside()):
+        return f"{place} lies outside of the project, and no depfile tells what is read there"
+    files: dict[str, bool] = dict.fromkeys(matched[WORDS], False)
+    counts: list[tuple[str, int]] = []
     made = dict.fromkeys(path for pattern in section.depfiles for path in matched[pattern])
     if section.depfiles:
         found = _of_depfiles(root, section, tuple(made))
@@ -115,7 +106,7 @@ def collect(root: Path, section: Prebuilt, state_dir: Path) -> Evidence | str:
             return ninja
         files.update({name: own for name, own in ninja.items() if files.get(name) is not False})
         counts.append((f"ninja {directory}", len(ninja)))
-    strict = {path for pattern in input_patterns(section) for path in matched[pattern]}
+    strict = {path for pattern in input_patterns(root, section) for path in matched[pattern]}
     files.update({name: False for name in strict if name not in made})
     if section.inputs:
         counts.append(("globs", len(section.inputs)))
@@ -197,10 +188,11 @@ def _of_ninja(root: Path, directory: str) -> dict[str, bool] | str:
     return found
 
 
-def first_other_match(listing: Listing, matched: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Which file a pattern matches and did not, or the other way round; `""` if there is none."""
-    for pattern, before in matched:
-        moved = sorted(set(listing.match(pattern)).symmetric_difference(before))
+def first_other_match(now: Mapping[str, Sequence[str]], before: Mapping[str, Sequence[str]]) -> str:
+    """Which file a pattern matches, or a word names, and did not, or the other way round; `""` if there is none."""
+    for pattern in dict.fromkeys((*before, *now)):
+        old = before.get(pattern, ())
+        moved = sorted(set(now.get(pattern, ())).symmetric_difference(old))
         if moved:
-            return f"{moved[0]} {'is gone' if moved[0] in before else 'is new'}"
+            return f"{moved[0]} {'is gone' if moved[0] in old else 'is new'}"
     return ""

@@ -21,9 +21,16 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.config.schema import Prebuilt
 from pipeline.fastpath.watched import Watched, directory_stamp
-from pipeline.toolchain.build_evidence import collect, first_other_match, has_evidence, new_listing, program_of
+from pipeline.toolchain.build_evidence import (
+    collect,
+    first_other_match,
+    has_evidence,
+    look,
+    program_of,
+)
+from pipeline.toolchain.other_tools import OtherTool
 
-KIND = "prebuilt build 1"
+KIND = "prebuilt build 2"
 """The value is (key, rows, products, listed, absent, matched, text, stamps): rows and products are name -> SHA-256;
 listed: directory -> stamp; matched: pattern -> names."""
 VARIABLES = (
@@ -76,8 +83,8 @@ class BuildProof:
         if found := next((path for path in absent if os.path.lexists(path)), ""):
             return Standing(why_not=f"{found} is new")
         if any(stamp is None or directory_stamp(path) != stamp for path, stamp in listed.items()):
-            listing = new_listing(self._root)
-            if moved := first_other_match(listing, matched.items()):
+            listing, now = look(self._root, self._section, self._state_dir)
+            if moved := first_other_match(now, matched):
                 return Standing(why_not=moved)
             listed, absent = dict(listing.watched), tuple(listing.absent)
             self._value = value = (*value[:3], listed, absent, *value[5:])
@@ -120,13 +127,15 @@ class BuildProof:
             return None
         _, rows, products, listed, absent, *_ = self._value
         names = (*VARIABLES, *self._section.env, *self._own_names())
+        names = (*names, *OtherTool(self._root, self._section.build).variables())
         return Watched(listed, absent, tuple(map(self._place, (*rows, *products))), tuple(dict.fromkeys(names)))
 
     # --- parts ------------------------------------------------------------------------------------
 
     def _key(self) -> tuple[Any, ...]:
         section = self._section
-        names = sorted({*VARIABLES, *section.env, *self._own_names()})
+        told = OtherTool(self._root, section.build).variables()
+        names = sorted({*VARIABLES, *section.env, *self._own_names(), *told})
         variables = tuple((name, os.environ[name]) for name in names if name in os.environ)
         return (
             tuple(section.build),

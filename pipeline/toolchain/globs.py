@@ -4,8 +4,8 @@ Lists directories and reads nothing else. Does not know what the files are for. 
 in `Listing.watched` has the stamp given there and nothing in `Listing.absent` exists, the same patterns match the same
 files.
 
-    *  ?  [a-z]   within a name, hidden ones included; ** any number of directories (symbolic links are not followed),
-    and every file below when it is the last part
+    *  ?  [a-z]   within a name, hidden ones included; ** any number of directories (symbolic links are not followed
+    unless `follows_links`), and every file below when it is the last part
 
 What this program makes matches no pattern by lying there: a wildcard does not enter `build/` and what else is written
 by runs, and where a pattern names a directory below `build/`, declared products match it whether they are there or not.
@@ -31,7 +31,7 @@ class Listing:
     """What was looked at so far: directory -> its stamp before it was listed, and its entries (name, is a directory,
     is a link). One serves all patterns of a project, so that each directory is listed once."""
 
-    __slots__ = ("_entries", "absent", "products", "root", "skipped", "trees", "watched")
+    __slots__ = ("_entered", "_entries", "absent", "follows_links", "products", "root", "skipped", "trees", "watched")
 
     def __init__(self, root: str, products: frozenset[str] = frozenset(), trees: tuple[str, ...] = ()) -> None:
         """`products`: what actions declare that they make; `trees`: directories whose files are all made here, each
@@ -39,6 +39,10 @@ class Listing:
         self.root, self.products, self.trees = root, products, trees
         self.skipped = frozenset(("build", ".deploy", "compile_commands.json"))
         """Entries of the root that runs write: no wildcard matches or enters them."""
+        self.follows_links = False
+        """Does `**` enter directories that are symbolic links?"""
+        self._entered: list[str] = []
+        """Where those lead that are being looked through, so that a circle ends."""
         self.watched: dict[str, FileStamp | None] = {}
         self.absent: dict[str, None] = {}
         """Where links with matching names lead to nothing: a file there would match."""
@@ -97,6 +101,8 @@ class Listing:
             for name, is_directory, is_link in self._matching(directory, _ANY, hidden):
                 if is_directory and not is_link:
                     found += self._below(posixpath.join(directory, name), parts, hidden)
+                elif is_directory and self.follows_links:
+                    found += self._behind(posixpath.join(directory, name), parts, hidden)
             return found
         if not _MAGIC.search(part):
             path = posixpath.join(directory, part)
@@ -114,6 +120,18 @@ class Listing:
             elif not is_directory and (not is_link or self._leads_to_file(prefix + name)) and not rest:
                 found.append(prefix + name)
         return found
+
+    def _behind(self, link: str, parts: Sequence[str], hidden: bool) -> list[str]:
+        """What lies in the directory that it leads to, unless that is being looked through."""
+        place = f"{self.root}/{link}"
+        real, here = os.path.realpath(place), os.path.realpath(posixpath.dirname(place))
+        if real in self._entered or f"{here}/".startswith(f"{real}/"):
+            return []
+        self._entered.append(real)
+        try:
+            return self._below(link, parts, hidden)
+        finally:
+            self._entered.pop()
 
     def _matching(self, directory: str, part: str, hidden: bool) -> list[tuple[str, bool, bool]]:
         """The entries whose names match one part of a pattern."""

@@ -27,7 +27,7 @@ from pipeline.toolchain.ninja_firmware import side_makers
 from pipeline.toolchain.ninja_kept import VARIABLES
 from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces
 from pipeline.toolchain.ninja_tools import StatementTools
-from pipeline.toolchain.response_words import ResponseWords
+from pipeline.toolchain.response_words import ResponseWords, WholeWords
 
 LISTED = (
     r"(?:^|/)gen_esp32part\.py$",
@@ -249,7 +249,8 @@ class StatementActions:
             return self._listed(plain, reading)
         words = without_launcher(main.words)
         own = {self._resolved(statement.rspfile[0]): statement.rspfile[1]} if statement.rspfile[0] else {}
-        if not self.response_words.leave(reading, words, lambda name: own.get(self._place_of_response(name) or "")):
+        whole = self.response_words.whole(reading, words, lambda name: own.get(self._place_of_response(name) or ""))
+        if whole is None:
             return None
         driver = words[0]
         wanted = [f"ld.{word.partition('=')[2]}" for word in words if word.startswith("-fuse-ld=")]
@@ -265,6 +266,7 @@ class StatementActions:
         extra = [self._place(canonical(path)) for path in reading.outputs]
         return made._replace(
             argv=(tool, *made.argv),
+            inputs=tuple(dict.fromkeys((*made.inputs, *self._read_with(whole, statement)))),
             outputs=tuple(dict.fromkeys((*plain.outputs, *extra))),
             env=self._env,
             cacheable=True,
@@ -293,7 +295,7 @@ class StatementActions:
         if statement.depfile not in ("", depfile):
             return None
         spoken += self._maps(spoken)
-        return self._checked(plain._replace(argv=tuple(spoken), depfile=depfile), words)
+        return plain._replace(argv=tuple(spoken), depfile=depfile)
 
     def _maps(self, words: Sequence[str]) -> list[str]:
         """Options that keep the places with symbols out of debug information, or of everything."""
@@ -318,7 +320,7 @@ class StatementActions:
             return None
         depfile = f"{plain.outputs[0]}{OWN_DEPFILE}"
         spoken = (*words, "-Xlinker", f"--dependency-file={self._as_word(depfile)}")
-        return self._checked(plain._replace(argv=spoken, depfile=depfile), words)
+        return plain._replace(argv=spoken, depfile=depfile)
 
     def _has_link_depfile(self, driver: str, words: Sequence[str]) -> bool:
         if posixpath.basename(driver) == "zig":
@@ -345,10 +347,9 @@ class StatementActions:
         statement = plain.statement._replace(evidence=True)
         identity = self._tools.tools[tool].identity
         inputs = tuple(dict.fromkeys((*plain.inputs, *members)))
-        made = plain._replace(
+        return plain._replace(
             argv=argv, inputs=inputs, env=self._env, salt=identity, cacheable=True, statement=statement
         )
-        return self._checked(made, ())
 
     def _of_plain_word(self, word: str) -> str:
         return self._place(canonical(word))
@@ -409,16 +410,14 @@ class StatementActions:
         path = path.replace("{root}", self._places.root)
         return path if path.startswith("/") else f"{self._places.root}/{path}"
 
-    def _checked(self, action: Action, words: Sequence[str]) -> Action | None:
-        """With the response and spec files that its words name among its inputs."""
-        named = tuple(self._of_word(word[1:]) for word in words if word.startswith("@") and len(word) > 1)
-        own = action.statement.rspfile[0] if action.statement is not None else ""
-        files = [path for path in named if path != own]
-        specs = [self._of_word(found[1]) for word in words if (found := _SPECS.match(word))]
-        files += [path for path in specs if self._is_file(self._resolved(path))]  # else one of the compiler's own
-        if not files:
-            return action
-        return action._replace(inputs=tuple(dict.fromkeys((*action.inputs, *files))))
+    def _read_with(self, whole: WholeWords, statement: Statement) -> list[str]:
+        """The response and spec files that words name, and those that these name in turn."""
+        named = (word[1:] for word in whole.words if word[:1] == "@" and len(word) > 1)
+        said = (self._of_word(self._places.symbolic(name)) for name in (*whole.files, *named))
+        files = [path for path in said if path != statement.rspfile[0]]
+        specs = [found[1] for word in whole.words if (found := _SPECS.match(word))]
+        paths = (self._of_word(self._places.symbolic(path)) for path in specs)
+        return [*files, *(path for path in paths if self._is_file(self._resolved(path)))]  # else the compiler's own
 
     def _of_word(self, word: str) -> str:
         """A path in a symbolic word, as it stands in keys."""

@@ -127,6 +127,101 @@ def test_a_touched_file_is_no_reason_and_a_variable_is(evidenced: Ledger) -> Non
     assert [evidenced.link(FLAVOUR="vanilla"), evidenced.link(FLAVOUR="vanilla")] == [1, 0]
 
 
+def of_tool(name: str, *words: str, ini: str = "", evidence: str = 'inputs = ["made/*"]') -> Callable[[Path, str], str]:
+    """A tool of that name, which does what `build.py` does."""
+
+    def layout(root: Path, chip: str) -> str:
+        sources(root)
+        (root / name).write_text(f"#!{sys.executable}\n{BUILD}")
+        (root / name).chmod(0o755)
+        if ini:
+            (root / "platformio.ini").write_text(ini)
+        return "\n".join((f"build = {[f'./{name}', *words]}", files("out"), evidence))
+
+    return layout
+
+
+def edits(evidenced: Ledger, *paths: str) -> None:
+    """Each of these lets it run once: when it comes, and when it is another."""
+    for path in paths:
+        file = evidenced.space.file(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for text in ("came", "edited"):
+            file.write_text(text)
+            assert (path, text, evidenced.link(), evidenced.link()) == (path, text, 1, 0)
+
+
+INI = """
+[platformio]
+extra_configs = more/*.ini
+build_dir = out
+src_dir = firmware
+[env:desk]
+platform = espressif32 ; a remark with src/readme.txt
+board_build.partitions = tables/ours.csv
+board_build.embed_txtfiles =
+    certs/server.pem
+extra_scripts = pre:tools/version.py
+build_flags = -DNAME=${sysenv.UNIT_NAME}
+"""
+
+
+def test_what_platformio_reads_by_itself_or_is_told_to_read(tmp_path: Path) -> None:
+    evidenced = Ledger(project(tmp_path / "project", CHIP, of_tool("pio", "run", ini=INI)))
+    assert [evidenced.link(), evidenced.link()] == [1, 0]
+    told = ("tables/ours.csv", "certs/server.pem", "tools/version.py", "more/one.ini", "firmware/new.c")
+    edits(
+        evidenced, *told, "partitions.csv", "sdkconfig.defaults", "boards/ours.json", "src/new.c", "lib/x/library.json"
+    )
+    assert [evidenced.link(UNIT_NAME="a"), evidenced.link(UNIT_NAME="a"), evidenced.link(UNIT_NAME="b")] == [1, 0, 1]
+    evidenced.space.file("src/readme.md").parent.joinpath("../notes.txt").write_text("not told")
+    evidenced.link(UNIT_NAME="b")
+    assert evidenced.link(UNIT_NAME="b") == 0
+    evidenced.space.file("more/one.ini").write_text("[env:desk]\nboard_build.variants_dir = variants\n")
+    assert [evidenced.link(), evidenced.link()] == [1, 0]
+    edits(evidenced, "variants/ours/pins.h")
+
+
+def test_a_library_outside_needs_depfiles_and_one_behind_a_link_none(tmp_path: Path) -> None:
+    library = tmp_path / "shared/library"
+    library.mkdir(parents=True)
+    (library / "l.h").write_text("")
+    ini = f"[env:desk]\nlib_deps = symlink://{library}\n"
+    evidenced = Ledger(project(tmp_path / "project", CHIP, of_tool("pio", "run", ini=ini)))
+    assert [evidenced.link(), evidenced.link()] == [1, 1]
+    root = evidenced.space.path
+    (root / "platformio.ini").write_text("[env:desk]\n")
+    (root / "lib").mkdir()
+    (root / "lib/shared").symlink_to(library)
+    (library / "round").symlink_to(library.parent)
+    assert [evidenced.link(), evidenced.link()] == [1, 0]
+    edits(evidenced, "lib/shared/l.h", "lib/shared/new.c")
+
+
+def test_what_arduino_and_make_take_of_the_directory_in_which_they_work(tmp_path: Path) -> None:
+    sketch = project(tmp_path / "sketch", CHIP, of_tool("arduino-cli", "compile", "Blink"))
+    sketch.file("Blink").mkdir()
+    sketch.file("Blink/Blink.ino").write_text("")
+    evidenced = Ledger(sketch)
+    assert [evidenced.link(), evidenced.link()] == [1, 0]
+    edits(evidenced, *(f"Blink/{name}" for name in ("partitions.csv", "more.c", "start.S", "t.tpp", "src/a/b.cpp")))
+    evidenced = Ledger(project(tmp_path / "make", CHIP, of_tool("make", "-C", "fw")))
+    assert [evidenced.link(), evidenced.link()] == [1, 0]
+    edits(evidenced, "fw/rules.mk", "fw/sub/Makefile")
+
+
+def test_a_file_in_a_directory_that_the_command_names_comes_later(tmp_path: Path) -> None:
+    """So it does while another directory that patterns look at moves as well."""
+    layout = of_tool("builder", "./tools", "./later.txt")
+    evidenced = Ledger(project(tmp_path / "project", CHIP, layout))
+    evidenced.space.file("tools").mkdir()
+    evidenced.space.file("tools/one.py").write_text("")
+    assert [evidenced.link(), evidenced.link()] == [1, 0]
+    evidenced.space.file("notes.txt").write_text("")
+    assert evidenced.link() == 0
+    edits(evidenced, "tools/two.py", "later.txt")
+
+
 def test_a_source_that_is_saved_while_it_builds_is_built_again(tmp_path: Path) -> None:
     def layout(root: Path, chip: str) -> str:
         section = of('inputs = ["src/*"]')(root, chip)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.model import Failure
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from tests.e2e.space import ROOT, Space, environment
@@ -139,3 +140,38 @@ def test_cmake_is_called_where_the_word_ninja_does_not_occur(tmp_path: Path) -> 
     project = load_project(Options(builds=True), tmp_path)
     assert isinstance(project, Project), project
     assert (tmp_path / "build/build.ninja").is_file()
+
+
+def test_cmake_is_called_again_for_other_arguments(tmp_path: Path) -> None:
+    """As if the directory were configured anew: what is defined no longer is out of CMake's cache, too."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(x NONE)\nfile(WRITE said ${A} ${B})\n"
+        "file(APPEND ${CMAKE_SOURCE_DIR}/count x)\n"
+    )
+
+    def configured(cmake: str = "") -> tuple[str, int]:
+        toml = f'[project]\nname = "x"\n[toolchain]\nkind = "cmake"\n[cmake]\n{cmake}\n'
+        (tmp_path / "deploy.toml").write_text(toml)
+        project = load_project(Options(builds=True), tmp_path)
+        assert isinstance(project, Project), project
+        said, count = tmp_path / "said", tmp_path / "count"
+        return said.read_text(), len(count.read_text())
+
+    assert configured() == configured() == ("", 1)
+    assert configured('arguments = ["-DA=1", "-D", "B:STRING=2"]') == ("12", 2)
+    assert configured('arguments = ["-DA=1", "-D", "B:STRING=2"]') == ("12", 2)
+    assert configured('arguments = ["-DA=3"]') == ("3", 3)
+    (tmp_path / ".deploy/configured.v1").write_text("[")
+    assert configured('arguments = ["-DA=4"]') == ("4", 4), "of a directory of which nothing is known"
+    assert configured() == ("", 5)
+    (tmp_path / ".deploy/configured.v1").unlink()
+    assert configured() == ("", 5), "somebody else's stands where nothing is to be told"
+    (tmp_path / "chain.cmake").write_text("set(A 7)\n")
+    (tmp_path / "deploy.toml").write_text(
+        '[project]\nname = "x"\n[toolchain]\nkind = "cmake"\n[cmake]\ntoolchain_file = "chain.cmake"\n'
+    )
+    refused = load_project(Options(builds=True), tmp_path)
+    assert isinstance(refused, Failure)
+    assert refused.line().endswith("the toolchain file of build was none, and is chain.cmake"), refused.line()
+    shutil.rmtree(tmp_path / "build")
+    assert configured('toolchain_file = "chain.cmake"')[1] == 6

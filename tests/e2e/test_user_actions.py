@@ -418,3 +418,20 @@ def test_who_comes_to_read_the_program_does_so_after_its_link(project: FastPathP
     packed = (project.root / "build/packed").read_bytes()
     assert b"third" in packed and packed == (project.root / "build/local-fast/app.elf").read_bytes()
     assert counts(project) == []
+
+
+def test_what_copes_without_the_program_is_right_in_the_first_run(project: FastPathProject) -> None:
+    """Its depfile names the program, which is not there yet when nothing orders its first run: it runs behind the link
+    of the same run."""
+    link_what_sources_say(project)
+    program = "build/local-fast/app.elf"
+    (project.root / "tools/pack.sh").write_text(
+        f"cat {program} > build/packed 2> /dev/null || echo none > build/packed\n"
+        f"echo build/packed: {program} > build/packed.d\n"
+    )
+    add(project, COPIES_UNDECLARED)
+    done = project.run("doit", "compile", "link")
+    assert done.returncode == 0 and "note:" not in done.stdout + done.stderr
+    elf, packed = project.root / program, project.root / "build/packed"
+    assert packed.read_bytes() == elf.read_bytes()
+    assert counts(project) == []

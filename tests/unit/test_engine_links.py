@@ -241,6 +241,26 @@ def test_what_newly_reads_a_product_is_made_again_behind_it(space: EngineSpace, 
         assert_right(space)
 
 
+def test_a_compile_that_failed_before_its_header_was_made_is_tried_again(space: EngineSpace) -> None:
+    """It waits for what its last run read, and now includes another action's header, which this run is to make."""
+    space.jobs = 1
+    space.write("gen/seed", "int generated;\n")
+    declare(space, generator("build/gen/g.h"))
+    assert space.build().ok
+    space.write("src/a.c", '#include "../build/gen/g.h"\nint a;\n')
+    shutil.rmtree(space.root / "build/gen")
+    space.write("gen/seed", "int other;\n")
+    built = space.build()
+    assert built.ok and built.ran.count("src/a.c") <= 2 and built.count("failed") == built.count("not_run") == 0
+    assert_right(space)
+    space.write("gen/seed", "int third;\n")
+    space.write("src/c.c", "#error\n")
+    assert not space.build().ok
+    assert space.ran.count("src/c.c") == 2, "it may have needed what was made meanwhile"
+    assert not space.build().ok
+    assert space.ran == ["src/c.c"]
+
+
 def test_actions_that_read_each_other_are_not_ordered(space: EngineSpace) -> None:
     """What was read last time may be no order: one reads what the other makes by its depfile, which now declares the
     first one's output. What is declared counts."""

@@ -128,9 +128,17 @@ def test_a_file_that_becomes_a_link_to_a_product_is_left_to_the_whole_graph(spac
     assert indexed.after(moved) is None
 
 
-def test_a_link_that_is_put_on_an_object_is_left_to_the_whole_graph(space: EngineSpace) -> None:
-    """As on any other product, though the index does not name objects without links."""
-    first, second = (f"../build/local-fast/obj/{name}.o" for name in "ab")
+@pytest.mark.parametrize("ending", [".o", ".obj", ""])
+def test_a_link_that_is_put_on_an_object_is_left_to_the_whole_graph(space: EngineSpace, ending: str) -> None:
+    """As on any other product, though the index does not name objects without links, whatever they are called."""
+
+    def called(words: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{word[:-2]}{ending}" if word.endswith(".o") else word for word in words)
+
+    space.change = lambda action: action._replace(
+        inputs=called(action.inputs), outputs=called(action.outputs), argv=called(action.argv)
+    )
+    first, second = (f"../build/local-fast/obj/{name}{ending}" for name in "ab")
     link(space, "assets/object", first)
     declare(space, generator("build/out/y.bin", "assets/object"))
     assert space.build().ok

@@ -50,7 +50,7 @@ def test_encoding_is_pinned() -> None:
         return b"".join(b"%d:%s" % (len(text), text.encode()) for text in texts)
 
     command = (
-        part("hotplate action key 6")
+        part("hotplate action key 7")
         + part("builtin", "", "")
         + part("tool", "cc", "cc 1.0 sha256:00")
         + part("argument", "", "cc")
@@ -65,20 +65,20 @@ def test_encoding_is_pinned() -> None:
     of_command = command_key(command_of(ACTION, {"cc": TOOL}))
     assert of_command == hashlib.sha256(command).hexdigest()
     wanted = (
-        part("hotplate action key 6")
+        part("hotplate action key 7")
         + part("argument", "command key", of_command)
         + part("input", "contents", DIGEST.hex)
     )
     assert key() == hashlib.sha256(wanted).hexdigest()
     found = (
-        part("hotplate action key 6")
+        part("hotplate action key 7")
         + part("discovered input", "a.h", f"{DIGEST.hex}/6")
         + part("absent file", "first/a.h", "")
     )
     discovered = set_key([("a.h", DIGEST)], ["first/a.h"])
     assert discovered == hashlib.sha256(found).hexdigest()
     full = (
-        part("hotplate action key 6")
+        part("hotplate action key 7")
         + part("input", "base key", key())
         + part("discovered input", "set key", discovered)
     )
@@ -93,7 +93,7 @@ def test_a_long_command_is_encoded_as_a_short_one(odd: str, at: int) -> None:
     words = [f"-f{n}" for n in range(40)]
     words[at] += odd
     for last in ("one.c", "two.c"):
-        sink, wanted = HashSink(), b"21:hotplate action key 6"
+        sink, wanted = HashSink(), b"21:hotplate action key 7"
         sink.words(InputKind.ARGUMENT, (*words, last))
         for word in (*words, last):
             data = word.encode("utf-8", "surrogateescape")
@@ -113,7 +113,7 @@ def test_long_lists_are_encoded_as_short_ones(count: int, odd: tuple[int, ...]) 
     sink = HashSink()
     sink.words(InputKind.ARGUMENT, names)
     sink.files(InputKind.INPUT, ((name, "5eed") for name in names))
-    said = part("hotplate action key 6")
+    said = part("hotplate action key 7")
     said += b"".join([part("argument", "", name) for name in names])
     said += b"".join([part("input", name, "5eed") for name in names])
     assert sink.key() == sink.key() == hashlib.sha256(said).hexdigest()

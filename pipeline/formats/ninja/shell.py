@@ -79,12 +79,16 @@ _DRIVER = re.compile(r"(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[\d
 _ARCHIVER = re.compile(r"(?:[\w.]+-)*(?:gcc-|llvm-)?(?:ar|ranlib)(?:-[\d.]+)?\Z")
 _SOURCES = (".c", ".cc", ".cpp", ".cxx", ".c++", ".C", ".s", ".S", ".sx", ".i", ".ii", ".m", ".mm")
 
+_HEADERS = (".h", ".hh", ".hpp", ".hxx", ".h++", ".H", ".hp", ".tcc")
+
 _UNKNOWN_COMPILE = re.compile(
     r"--coverage|-coverage|-ftest-coverage|-fprofile-(?:arcs|generate|use|instr)|-gsplit-dwarf|-save-temps|-fdump-|-MJ"
     r"|-fplugin|-Xclang=?-load|-wrapper|-fmodule|-fcxx-modules|-fbuiltin-module|-march=native|-mcpu=native|-mtune=native"
     r"|-fcallgraph-info|-fstack-usage|-frepo|-aux-info|--serialize-diagnostics|-fsave-optimization-record|-fauto-profile"
     r"|-frandom-seed-file|-Wa,-a|-Wp,|-Xpreprocessor|-ftime-trace|-fcrash-diagnostics|-gmodules|-pg\Z|-dumpdir|-fsanitize-"
     r"(?:ignorelist|blacklist)|-M\Z|-MM\Z|-B|-fbranch-probabilities|-fopt-info.*=|-fdiagnostics-format=.*-file|-time=|-da\Z"
+    r"|--config|-i?vfsoverlay|-fpass-plugin|-load\Z|-iplugindir|-fsanitize-coverage-\w+list|-fprofile-(?:sample-use|remapping)"
+    r"|-fthinlto-index|-fbasic-block-sections=list|-fvtv-"
 )
 """Options by which a compiler reads, writes or starts what neither its words nor its depfile name, or looks at this
 machine."""
@@ -94,7 +98,7 @@ _is_unknown_to_compile = lru_cache(maxsize=4096)(_UNKNOWN_COMPILE.match)
 
 _UNKNOWN_LINK = re.compile(
     r"-fprofile-(?:generate|use)|--coverage|-coverage|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
-    r"|-B|-fbranch-probabilities"
+    r"|-B|-fbranch-probabilities|--config|-fpass-plugin|-fthinlto-index|-fbasic-block-sections=list"
 )
 _UNKNOWN_TO_LINKER = re.compile(
     r"--?(?:plugin|out-implib|reproduce|print-map|trace|just-symbols|dependency-file|save-temps|retain|dynamic-list"
@@ -289,6 +293,8 @@ def _link(main: SimpleCommand, words: Sequence[str]) -> CommandReading:
         return CUSTOM._replace(why=strange or "-o")
     if any(word.endswith(_SOURCES) and word[:1] != "-" for word in words):
         return CUSTOM._replace(why="compiles and links at once")
+    if header := next((word for word in words if word.endswith(_HEADERS) or word.startswith("-x")), ""):
+        return CUSTOM._replace(why=header)  # precompiled without -c, or compiled whatever it is called
     return CommandReading(CommandKind.LINK, main, outputs=tuple(map_files(words)))
 
 
