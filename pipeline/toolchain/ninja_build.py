@@ -65,7 +65,7 @@ class StatementFacts(TypedDict):
     ninja_log_version: Callable[[], int]
 
 
-def statement_facts(root: Path, config: DeployConfig) -> StatementFacts:
+def statement_facts(root: Path, config: DeployConfig, state_dir: Path) -> StatementFacts:
     """What the engine needs to know of statements beside themselves."""
     search, strace = os.environ.get("PATH", os.defpath), ""
     if config.ninja.strace:
@@ -77,7 +77,7 @@ def statement_facts(root: Path, config: DeployConfig) -> StatementFacts:
         "symbols": symbols_of(root, config),
         "option_headers": config.ninja.option_headers,
         "strace": strace,
-        "ninja_log_version": lambda: installed_log_version(root / config.ninja.directory, search),
+        "ninja_log_version": lambda: installed_log_version(root, config, state_dir, search),
     }
 
 
@@ -92,20 +92,21 @@ def configure_command(config: DeployConfig) -> tuple[str, ...]:
     return ("cmake", "-S", cmake.source, "-B", section.directory, "-G", "Ninja", *file, *cmake.arguments)
 
 
-def installed_log_version(directory: Path, search: str) -> int:
+def installed_log_version(root: Path, config: DeployConfig, state_dir: Path, search: str) -> int:
     """Of the `.ninja_log` that the ninja of this build writes: what CMake found, else the first on the path."""
     import re
-    import shutil
 
-    from pipeline.effects.versions import ask_version
+    from pipeline.toolchain.ninja_tools import tools_of
 
-    program = shutil.which("ninja", path=search) or ""
+    directory, program = root / config.ninja.directory, "ninja"
     try:
         cache = (directory / "CMakeCache.txt").read_text(errors="replace")
         found = re.search(r"^CMAKE_MAKE_PROGRAM:\w+=(.+)$", cache, re.MULTILINE)
         program = found[1].strip() if found else program
     except OSError:
         pass
-    version = re.match(r"(\d+)\.(\d+)", ask_version(program)) if program else None
+    tools = tools_of(root, config, state_dir, search)
+    version = re.match(r"(\d+)\.(\d+)", tools.version(program))
+    tools.save()
     number = (int(version[1]), int(version[2])) if version else (1, 13)
     return 7 if number >= (1, 13) else 6 if number >= (1, 12) else 5

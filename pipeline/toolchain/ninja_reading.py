@@ -7,12 +7,10 @@ that was asked about, is among what it says that it looked at.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from cache.durable import read_file
-from cache.location import user_cache_dir
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
@@ -29,7 +27,7 @@ from pipeline.toolchain.ninja import StatementActions
 from pipeline.toolchain.ninja_firmware import firmware_files, symbols_of
 from pipeline.toolchain.ninja_kept import MANIFEST, KeptActions
 from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces, with_stages
-from pipeline.toolchain.ninja_tools import StatementTools
+from pipeline.toolchain.ninja_tools import tools_of
 
 
 def read_build(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions:
@@ -70,11 +68,7 @@ class _BuildReading:
     def __init__(self, root: Path, config: DeployConfig, state_dir: Path) -> None:
         self._root, self._config = root, config
         self.symbols = symbols_of(root, config)
-        search = os.environ.get("PATH", os.defpath)
-        # As `Project.cache_dir` has it.
-        shared = config.cache.dir or user_cache_dir(os.environ, sys.platform)
-        place = None if shared is None else root / shared
-        self.tools = StatementTools(state_dir, root / config.ninja.directory, search, place)
+        self.tools = tools_of(root, config, state_dir, os.environ.get("PATH", os.defpath))
         self.files: list[str] = []
         self.manifests: list[str] = []
         self.probes: dict[str, bool] = {}
