@@ -43,13 +43,12 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
     if kept is None:
         from pipeline.toolchain.ninja_reading import read_build
 
-        kept = read_build(root, config, state_dir)
-        ninja_kept.save(state_dir, said, kept)
+        kept = ninja_kept.save(state_dir, said, read_build(root, config, state_dir))
     return NinjaBuild(
         name=config.toolchain.kind,
         tools=kept.tools,
         actions=kept.actions,
-        watched=Watched({}, kept.absent, kept.files, VARIABLES),
+        watched=Watched({}, kept.absent, kept.files, VARIABLES, kept.stamps),
         manifests=kept.manifests,
     )
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from cache.digest import digest_bytes
 from cache.durable import read_file
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import ConfigError
@@ -41,7 +42,8 @@ def read_build(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions
     extra = [str(root / config.prebuilt.directory / FLASHER_ARGS)] if config.makes_firmware else []
     files = dict.fromkeys((*reading.files, *tools.files, *extra))
     absent = tuple(tools.absent)
-    return KeptActions(tuple(made), tools.tools, tuple(files), tuple(reading.manifests), absent, reading.probes)
+    manifests = tuple(reading.manifests)
+    return KeptActions(tuple(made), tools.tools, tuple(files), manifests, absent, reading.probes, reading.contents)
 
 
 def _identified(root: Path, config: DeployConfig, actions: list[Action]) -> list[Action]:
@@ -72,6 +74,8 @@ class _BuildReading:
         self.files: list[str] = []
         self.manifests: list[str] = []
         self.probes: dict[str, bool] = {}
+        self.contents: dict[str, str] = {}
+        """Manifest -> SHA-256 of what was read, of one that is read twice the first time."""
         self._seen: set[str] = set()
         self._side_files = _side_files(root, config)
 
@@ -106,9 +110,8 @@ class _BuildReading:
             place = str(self._root / directory / path)
             self.manifests.append(place)
             self.files.append(place)
-            try:
-                text = os.fsdecode(read_file(place))
-            except OSError:
+            text = self._text(place)
+            if text is None:
                 continue  # made first, and then all of this is read again
             found = parse_dyndep(path, text)
             if isinstance(found, ManifestError):
@@ -155,12 +158,18 @@ class _BuildReading:
             hint = f"choose one that `ninja -C {directory} -t targets all` names"
             raise ConfigError(config_failure_at(self._root, self._config, ("ninja", "targets"), message, hint))
 
+    def _text(self, place: str) -> str | None:
+        """What a manifest says; None where there is none."""
+        try:
+            data = read_file(place)
+        except OSError:
+            return None
+        self.contents.setdefault(place, digest_bytes(data).hex)
+        return os.fsdecode(data)
+
     def _manifest(self, directory: str) -> NinjaManifest:
         def read(path: str) -> str | None:
-            try:
-                return os.fsdecode(read_file(str(self._root / directory / path)))
-            except OSError:
-                return None
+            return self._text(str(self._root / directory / path))
 
         text = read(MANIFEST)
         if text is None:
