@@ -76,6 +76,8 @@ class ActionCache:
         """Base keys for which `candidates` found nothing."""
         self._body: tuple[tuple[Digest, ...], bytes] = ((), b"")
         """The last candidate sets that were put first, and the body of their entry: most base keys have the same."""
+        self._sets_read: tuple[bytes, tuple[Digest, ...]] = (b"", ())
+        """The last body of candidate sets that was read, and what it says."""
 
     def path(self, key: ActionKey) -> Path:
         """Where the entry of `key` lies if there is one. Raises OSError for what is no key."""
@@ -88,10 +90,16 @@ class ActionCache:
 
     def entry(self, key: ActionKey) -> ActionResult | None:
         """The result, whether or not its blobs are here: for a caller that reads them all."""
+        data = self._bytes_of(key)
+        return None if data is None else self._checked(key, decode_entry(key, data))
+
+    def _bytes_of(self, key: ActionKey) -> bytes | None:
         try:
-            result = decode_entry(key, self.files.read(key, most=MAX_ENTRY_BYTES))
+            return self.files.read(key, most=MAX_ENTRY_BYTES)
         except OSError:
             return None
+
+    def _checked(self, key: ActionKey, result: ActionResult | None) -> ActionResult | None:
         if result is None:
             self.files.remove(key)
         return result
@@ -132,8 +140,17 @@ class ActionCache:
         return found
 
     def _sets(self, base: ActionKey) -> tuple[Digest, ...]:
-        result = self.entry(base)
-        return () if result is None else tuple(file.digest for file in result.outputs[:MAX_CANDIDATES])
+        data = self._bytes_of(base)
+        if data is None:
+            return ()
+        body, (last, sets) = _body_of(base, data), self._sets_read
+        if body is None or body != last:
+            result = self._checked(base, None if body is None else _decoded(body))
+            if body is None or result is None:
+                return ()
+            sets = tuple([file.digest for file in result.outputs[:MAX_CANDIDATES]])
+            self._sets_read = (body, sets)
+        return sets
 
     def take_candidates(self, base: ActionKey, sets: Sequence[Digest]) -> None:
         """Put candidate sets of others before those that are here. Precondition: they are stored. Raises OSError."""
@@ -195,11 +212,20 @@ def canonical_body(result: ActionResult) -> bytes:
 
 def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
     """The result, or None for anything that `encode_entry` did not write for this key."""
+    body = _body_of(key, data)
+    return None if body is None else _decoded(body)
+
+
+def _body_of(key: ActionKey, data: bytes) -> bytes | None:
+    """The canonical action result in an entry; None for what is damaged, or an entry of another key."""
     end = len(data) - _AFTER
-    if data[: len(_BEFORE)] != _BEFORE or data[end:] != _tail(key, data[len(_BEFORE) : end]):
-        return None
+    body = data[len(_BEFORE) : end]
+    return body if data[: len(_BEFORE)] == _BEFORE and data[end:] == _tail(key, body) else None
+
+
+def _decoded(body: bytes) -> ActionResult | None:
     try:
-        return _result(json.loads(data[len(_BEFORE) : end]))
+        return _result(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -207,10 +233,8 @@ def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
 def needs_of(key: ActionKey, data: bytes) -> str | None:
     """The hex digits of each blob that an entry refers to, one after the other; None for what is damaged. In a tenth
     of the time of `decode_entry`, and never fewer than that finds: a quote in a path is written `\\"`."""
-    end = len(data) - _AFTER
-    if data[: len(_BEFORE)] != _BEFORE or data[end:] != _tail(key, data[len(_BEFORE) : end]):
-        return None
-    return b"".join(_hashes(data)).decode()
+    body = _body_of(key, data)
+    return None if body is None else b"".join(_hashes(body)).decode()
 
 
 def _result(body: Any) -> ActionResult:

@@ -14,7 +14,7 @@ from pipeline.engine.build_log import record_name
 from pipeline.engine.packed_inputs import doubted
 from pipeline.engine.workspace import Workspace
 from pipeline.fastpath import FileStamp
-from pipeline.fastpath.watched import directory_stamp
+from pipeline.fastpath.watched import settled_stamp
 
 
 def each_used_file(workspace: Workspace) -> Iterator[tuple[str, str] | None]:
@@ -82,7 +82,7 @@ def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
         names.setdefault(known[0], set()).add(known[1] or name)
     stamps: dict[str, FileStamp | None] = {}
     for directory, missing in names.items():
-        stamp = directory_stamp(directory)
+        stamp = settled_stamp(directory)
         try:
             present = set(os.listdir(directory))  # noqa: PTH208
         except OSError:

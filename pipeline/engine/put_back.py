@@ -150,12 +150,12 @@ class PuttingBack:
         """Put the outputs of these in place that are gone, and write what they are now."""
         with self._store_lock.shared():
             files = [found for one in wanted for found in self._found(one)]
-            for _, file in files:
-                self._put(file)
+            self._put([file for _, file in files])
         self._finish(self._look.snapshot, [(place, file.path) for place, file in files])
 
-    def _put(self, file: OutputFile) -> None:
-        if not self._restorer.put(file):
+    def _put(self, files: Sequence[OutputFile]) -> None:
+        """Put these in place."""
+        if not self._restorer.put_all(files):
             # As a run says it, which will not find it any more.
             sys.stderr.write("".join(f"note: {line}\n" for line in damage_lines(self._blobs)))
             raise LeftToARun

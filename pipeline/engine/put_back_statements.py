@@ -116,12 +116,11 @@ class _PuttingStatementsBack(PuttingBack):
         gone = [one for one in wanted if one.stage]
         written = self._as_they_were(generators, gone)
         with self._store_lock.shared():
+            files = [found for one in gone for found in self._found(one)]
+            self._put([file for _, file in files])
             for one in gone:
-                files = self._found(one)
-                for _, file in files:
-                    self._put(file)
                 self._tell(one)
-                written += [(place, file.path) for place, file in files]
+            written += [(place, file.path) for place, file in files]
         self._ledger.flush()
         # Directories hold again what they held, or something that would be found before what was read.
         snapshot = self._again(snapshot, sorted(paths.keys() - set(files_beside)))

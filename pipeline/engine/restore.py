@@ -6,15 +6,27 @@ place afterwards has the digests of the result, each read and checked on the way
 
 from __future__ import annotations
 
+import os
+from _thread import allocate_lock, start_new_thread  # `threading` is not needed for it
+from collections import deque
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Sequence
+
     from cache.actions import ActionResult, OutputFile
     from cache.blobs import BlobStore
     from cache.stamps import StampTable
     from pipeline.engine.build_place import BuildPlace
+
+MOST_LANES = 4
+"""Threads that put outputs in place beside each other. More than half of that is the system's work, which several can
+wait for at once; the rest is done by one at a time, whatever the number."""
+_WORTH = 16
+"""Fewer files for each are in place before another thread has begun."""
 
 
 class Placed(NamedTuple):
@@ -59,3 +71,44 @@ class Restorer:
         made = self._blobs.materialize(digest, place, executable=executable)
         entry = None if made is None else self._table.written(path, *made, digest)
         return entry is not None and entry.stamp.executable == executable
+
+    def put_all(self, files: Sequence[OutputFile], lanes: int = 0) -> bool:
+        """Put these in place, some beside each other. False when the blob of one is gone or damaged; then, and when
+        OSError is raised, some of the others are in place, and nothing is under way any more. `lanes`: how many threads
+        do it, 0 for as many as this machine has cores."""
+        waiting, failed = deque(files), list[BaseException | None]()
+
+        def put_some() -> None:
+            while waiting and not failed:
+                try:
+                    file = waiting.popleft()
+                except IndexError:
+                    return  # another one has it
+                try:
+                    if not self.put(file):
+                        failed.append(None)
+                except BaseException as error:
+                    failed.append(error)
+
+        def put_beside(done: LockType) -> None:
+            try:
+                put_some()
+            finally:
+                done.release()
+
+        beside = []
+        for _ in range(1, min(lanes or os.cpu_count() or 1, MOST_LANES, len(files) // _WORTH)):
+            done = allocate_lock()
+            done.acquire()
+            try:
+                start_new_thread(put_beside, (done,))
+            except RuntimeError:  # the system has no thread left
+                break
+            beside.append(done)
+        put_some()
+        for done in beside:
+            done.acquire()
+        for error in failed:
+            if error is not None:
+                raise error
+        return not failed

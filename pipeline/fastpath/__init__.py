@@ -46,10 +46,11 @@ The value is a tuple: the fields of a `Snapshot`, in the order of its constructo
 Files are grouped by directory because a name is found faster from its own directory than through five others.
 """
 DIRECTORY = ".deploy/fastpath.v1"
-USAGE_KIND = "usage index 5"
+USAGE_KIND = "usage index 6"
 """Of the file beside the state that `engine/usage_index.py` fills; the value is (`Snapshot.since`, usage index), so
 that a state in which only stamps are others keeps it. History: "usage index 2" was of one state alone, and
-"usage index 3" knew no links, and all of "usage index 4" was decoded at once."""
+"usage index 3" knew no links, all of "usage index 4" was decoded at once, and "usage index 5" took what ends with `.o`
+for the objects."""
 MANY = 64
 """Files of actions: with more moved it is worth the time to record the stamps of those that were only touched."""
 CONTENTS = "contents"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import ast
 
 TASKS = "pipeline.tasks"
+_STATEMENT = f"from {TASKS} import *"
 
 
 def doit_has_options(root: str) -> bool:
@@ -35,10 +36,13 @@ def is_plain(root: str) -> bool:
     """Is `dodo.py` the statement that takes our tasks over, and is there no file with options of doit?"""
     if doit_has_options(root):
         return False
-    import ast
-
     try:
-        body = ast.parse(_text(root, "dodo.py")).body
+        text = _text(root, "dodo.py")
+        if _is_statement_alone(text):
+            return True
+        import ast
+
+        body = ast.parse(text).body
     except (OSError, ValueError, SyntaxError):
         return False
     statements = [statement for statement in body if not _does_nothing(statement)]
@@ -48,6 +52,13 @@ def is_plain(root: str) -> bool:
 def _text(root: str, name: str) -> str:
     with open(os.path.join(root, name), encoding="utf-8") as stream:  # noqa: PTH118, PTH123
         return stream.read()
+
+
+def _is_statement_alone(text: str) -> bool:
+    """Is there nothing beside it but lines that are empty or comments, as in most projects? Syntax trees are a library
+    of their own, which takes a first run longer than all its other questions about the project."""
+    lines = [line for line in text.split("\n") if line and line[0] != "#"]
+    return lines == [_STATEMENT] and text.isascii() and "\0" not in text
 
 
 def _does_nothing(statement: ast.stmt) -> bool:

@@ -40,7 +40,7 @@ from pipeline.fastpath import (
     touched,
 )
 from pipeline.fastpath.listing import ListingPart, beside_part, product_part
-from pipeline.fastpath.watched import directory_stamp, file_clock
+from pipeline.fastpath.watched import file_clock, settled_stamp
 
 if TYPE_CHECKING:
     from pipeline.fastpath.whole_state import WholeRun
@@ -393,11 +393,11 @@ def _with(snapshot: Snapshot, **changes: Any) -> Snapshot:
 
 
 def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequence[int]) -> dict[int, FileStamp | None]:
-    """Those of these that are directories with the names that they had -> their stamp, as of `directory_stamp`."""
+    """Those of these that are directories with the names that they had -> their stamp, as of `settled_stamp`."""
     listed: dict[int, FileStamp | None] = {}
     for place, path in snapshot.paths_at([n for n in places if n >= snapshot.used_count]).items():
         name = os.fsdecode(path)
-        stamp = directory_stamp(name)
+        stamp = settled_stamp(name)
         if contents[place] and contents[place] == touched.of_directory(name):
             listed[place] = stamp
     return listed
@@ -406,7 +406,7 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
 def _with_other_stamps(snapshot: Snapshot, places: Iterable[int]) -> list[int]:
     """Those of these directories that are not known to be as they were."""
     paths = snapshot.paths_at(list(places))
-    return [n for n, path in sorted(paths.items()) if directory_stamp(os.fsdecode(path)) != snapshot.stamp_at(n)]
+    return [n for n, path in sorted(paths.items()) if settled_stamp(os.fsdecode(path)) != snapshot.stamp_at(n)]
 
 
 def _with_part(snapshot: Snapshot, part: ListingPart) -> Snapshot:

@@ -3,8 +3,8 @@
 Knows what an answer "up to date" depends on beside the files of actions: the listings of directories, the
 configuration, our own code, the tools. Does not know the state of before, nor whether this one will be believed
 (`state`). Only imported by a run that writes a whole state, which one of few edited files does not. Invariant: a stamp
-is taken only when it belongs to the content that the run used. For files of actions that is the stamp under which the
-content was read; for all others it must be older than this process.
+is taken only when it belongs to the content that the run used. For files of actions and ninja's manifests that is the
+stamp under which the content was read; for all others it must be older than this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cache.statebytes import parts_of_bytes
 from pipeline.fastpath import USAGE_KIND, FileStamp, Snapshot, identity, stamp_of, touched
 from pipeline.fastpath.listing import names_of
 from pipeline.fastpath.used_files import UsedFiles
-from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
+from pipeline.fastpath.watched import Watched, file_clock, settled_stamp
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -78,15 +78,16 @@ class WholeState:
                 return None
             others[self._short(path)] = listed
         born = file_clock().at(_process_start_ns())
-        for path in (*_own_files(self._root), *watched.files):
+        for path in itertools.chain(watched.files, _own_files(self._root)):
             try:
                 status = os.stat(path)  # noqa: PTH116
             except OSError:
                 absent.append(self._short(path))
                 continue
-            if not file_clock().was_settled(status, path, born):
+            stamp = stamp_of(status)
+            if not file_clock().was_settled(status, path, born) and watched.read.get(path) != stamp:
                 return None
-            others[self._short(path)] = stamp_of(status)
+            others[self._short(path)] = stamp
 
         files = UsedFiles(run.table, made, others, self._short)
         try:
@@ -162,19 +163,21 @@ class WholeState:
         if watched.listed.get(path) != stamp:
             return b""
         found = touched.of_directory(path)
-        return found if directory_stamp(path) == stamp else b""
+        return found if settled_stamp(path) == stamp else b""
 
     def _short(self, path: str) -> str:
         """Relative to the root where possible: a shorter path is a faster stat."""
         return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
 
 
-def _own_files(root: str) -> Iterable[str]:
+def _own_files(root: str) -> Iterator[str]:
     """Configuration of doit and of this program, all of our code, and every module that this process loaded from
-    elsewhere than the standard library."""
+    elsewhere than the standard library. What a person may have written just now comes first: a new checkout lists the
+    rest for nothing."""
+    yield from (f"{root}/{name}" for name in _CONFIGURATION)
     import sysconfig
 
-    found = dict.fromkeys(f"{root}/{name}" for name in ("deploy.toml", "dodo.py", *DOIT_FILES))
+    found: dict[str, None] = {}
     for package in ("pipeline", "cache"):
         directories = sys.modules[package].__path__
         for directory in directories:
@@ -190,7 +193,7 @@ def _own_files(root: str) -> Iterable[str]:
         path = getattr(module, "__file__", None)
         if path and not (path.startswith(standard) and "-packages" not in path):
             found[path] = None
-    return found
+    yield from found
 
 
 def _sources_below(directory: str) -> Iterator[str]:

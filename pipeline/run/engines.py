@@ -112,7 +112,8 @@ class Engines:
         """With what statements need to know beside themselves, as the whole toolchain says it."""
         from pipeline.toolchain.ninja_build import statement_facts
 
-        return steps._replace(has_statements=True, **statement_facts(self._project.root, self._project.config))
+        it = self._project
+        return steps._replace(has_statements=True, **statement_facts(it.root, it.config, it.state_dir))
 
     @cached_property
     def whole(self) -> Engine:

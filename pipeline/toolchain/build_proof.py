@@ -20,7 +20,7 @@ from cache.fileclock import FileClock, Moment
 from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.config.schema import Prebuilt
-from pipeline.fastpath.watched import Watched, directory_stamp
+from pipeline.fastpath.watched import Watched, settled_stamp
 from pipeline.toolchain.build_evidence import (
     collect,
     first_other_match,
@@ -82,7 +82,7 @@ class BuildProof:
             return Standing(why_not=_first_moved(key, self._key()))
         if found := next((path for path in absent if os.path.lexists(path)), ""):
             return Standing(why_not=f"{found} is new")
-        if any(stamp is None or directory_stamp(path) != stamp for path, stamp in listed.items()):
+        if any(stamp is None or settled_stamp(path) != stamp for path, stamp in listed.items()):
             listing, now = look(self._root, self._section, self._state_dir)
             if moved := first_other_match(now, matched):
                 return Standing(why_not=moved)

@@ -14,7 +14,7 @@ from cache import statefile
 from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.effects.packages import package_dir, search_path
-from pipeline.fastpath.watched import Watched, directory_stamp
+from pipeline.fastpath.watched import Watched, settled_stamp
 
 _KIND = "tools 3"
 _STATE_NAME = "tools.v1.state"
@@ -47,7 +47,7 @@ def package_places(packages: Sequence[str]) -> Watched:
                 break
             if not directory.endswith(".zip"):
                 absent += [f"{directory}/{name}", f"{directory}/{name}.py"]
-    return Watched({place: directory_stamp(place) for place in found.values()}, tuple(absent))
+    return Watched({place: settled_stamp(place) for place in found.values()}, tuple(absent))
 
 
 def program_digest(program: Path, state_dir: Path) -> str:

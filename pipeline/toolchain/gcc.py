@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.failures import fail
-from pipeline.fastpath.watched import Watched, directory_stamp
+from pipeline.fastpath.watched import Watched, settled_stamp
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain import programs
 from pipeline.toolchain.distribution import program_digest
@@ -118,7 +118,7 @@ def watched(driver: Tool, library: Tool, search: str) -> Watched:
     parts = (str(path) for path in (*_programs(real, place), place.parent))
     names = (driver.path, *((found.path, found.real) if found is not None else ()))
     return Watched(
-        {path: directory_stamp(path) for path in dict.fromkeys((*parts, *names))},
+        {path: settled_stamp(path) for path in dict.fromkeys((*parts, *names))},
         found.earlier if found is not None else (),
     )
 

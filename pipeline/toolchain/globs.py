@@ -21,7 +21,7 @@ from fnmatch import translate
 from pathlib import Path
 
 from pipeline.fastpath import FileStamp
-from pipeline.fastpath.watched import directory_stamp
+from pipeline.fastpath.watched import settled_stamp
 
 _MAGIC = re.compile(r"[*?[]")
 _ANY = "*"
@@ -53,7 +53,7 @@ class Listing:
         found = self._entries.get(directory)
         if found is None:
             place = f"{self.root}/{directory}" if directory else self.root
-            self.watched[place] = directory_stamp(place)
+            self.watched[place] = settled_stamp(place)
             try:
                 with os.scandir(place) as scan:
                     found = sorted((entry.name, _is_directory(entry), entry.is_symlink()) for entry in scan)

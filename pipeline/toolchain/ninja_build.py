@@ -47,13 +47,12 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
     if kept is None:
         from pipeline.toolchain.ninja_reading import read_build
 
-        kept = read_build(root, config, state_dir)
-        ninja_kept.save(state_dir, said, kept)
+        kept = ninja_kept.save(state_dir, said, read_build(root, config, state_dir))
     return NinjaBuild(
         name=config.toolchain.kind,
         tools=kept.tools,
         actions=kept.actions,
-        watched=Watched({}, kept.absent, kept.files, VARIABLES),
+        watched=Watched({}, kept.absent, kept.files, VARIABLES, kept.stamps),
         manifests=kept.manifests,
     )
 
@@ -69,7 +68,7 @@ class StatementFacts(TypedDict):
     ninja_log_version: Callable[[], int]
 
 
-def statement_facts(root: Path, config: DeployConfig) -> StatementFacts:
+def statement_facts(root: Path, config: DeployConfig, state_dir: Path) -> StatementFacts:
     """What the engine needs to know of statements beside themselves."""
     search, strace = os.environ.get("PATH", os.defpath), ""
     if config.ninja.strace:
@@ -81,7 +80,7 @@ def statement_facts(root: Path, config: DeployConfig) -> StatementFacts:
         "symbols": symbols_of(root, config),
         "option_headers": config.ninja.option_headers,
         "strace": strace,
-        "ninja_log_version": lambda: installed_log_version(root / config.ninja.directory, search),
+        "ninja_log_version": lambda: installed_log_version(root, config, state_dir, search),
     }
 
 
@@ -157,20 +156,21 @@ def _definitions(words: Sequence[str]) -> dict[str, str]:
     return {text.partition("=")[0].partition(":")[0]: text.partition("=")[2] for text in said}
 
 
-def installed_log_version(directory: Path, search: str) -> int:
+def installed_log_version(root: Path, config: DeployConfig, state_dir: Path, search: str) -> int:
     """Of the `.ninja_log` that the ninja of this build writes: what CMake found, else the first on the path."""
     import re
-    import shutil
 
-    from pipeline.effects.versions import ask_version
+    from pipeline.toolchain.ninja_tools import tools_of
 
-    program = shutil.which("ninja", path=search) or ""
+    directory, program = root / config.ninja.directory, "ninja"
     try:
         cache = (directory / "CMakeCache.txt").read_text(errors="replace")
         found = re.search(r"^CMAKE_MAKE_PROGRAM:\w+=(.+)$", cache, re.MULTILINE)
         program = found[1].strip() if found else program
     except OSError:
         pass
-    version = re.match(r"(\d+)\.(\d+)", ask_version(program)) if program else None
+    tools = tools_of(root, config, state_dir, search)
+    version = re.match(r"(\d+)\.(\d+)", tools.version(program))
+    tools.save()
     number = (int(version[1]), int(version[2])) if version else (1, 13)
     return 7 if number >= (1, 13) else 6 if number >= (1, 12) else 5

@@ -11,13 +11,15 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cache import statefile
 from cache.digest import digest_bytes
 from cache.durable import read_file
 from cache.named_tuple import NamedTuple
-from pipeline.fastpath.watched import file_clock
+from pipeline.fastpath import FileStamp
+from pipeline.fastpath.watched import file_clock, settled_stamp
 from pipeline.model import Action, Stage, Statement, Tool
 
 MANIFEST = "build.ninja"
@@ -40,7 +42,8 @@ History: kind 1 had no contents."""
 
 class KeptActions(NamedTuple):
     """What one reading came to. `files`: those that were read; `absent`: where a program would be found first;
-    `probes`: path -> was it there?"""
+    `probes`: path -> was it there? `contents`: manifest -> SHA-256 of what was read; `stamps`: of those of which it is
+    known, the stamp under which they hold that, as of `settled_stamp`."""
 
     actions: tuple[Action, ...]
     tools: Mapping[str, Tool]
@@ -48,6 +51,8 @@ class KeptActions(NamedTuple):
     manifests: tuple[str, ...]
     absent: tuple[str, ...]
     probes: Mapping[str, bool]
+    contents: Mapping[str, str]
+    stamps: Mapping[str, FileStamp] = MappingProxyType({})
 
 
 def load(state_dir: Path, said: tuple[Any, ...]) -> KeptActions | None:
@@ -61,8 +66,15 @@ def load(state_dir: Path, said: tuple[Any, ...]) -> KeptActions | None:
         case _:
             return None
     moved = [path for path, stamp in stamps.items() if _stamp(path) != stamp]
-    if not all(path in contents and _sha256(path) == contents[path] for path in moved):
-        return None
+    settled = {path: stamps[path] for path in contents if path in stamps}
+    for path in moved:
+        stamp = settled_stamp(path)
+        if path not in contents or _sha256(path) != contents[path]:
+            return None
+        if stamp is None:
+            del settled[path]
+        else:
+            settled[path] = stamp
     if any(os.path.exists(path) != there for path, there in probes.items()):  # noqa: PTH110
         return None
     if any(map(os.path.lexists, absent)):
@@ -72,12 +84,13 @@ def load(state_dir: Path, said: tuple[Any, ...]) -> KeptActions | None:
         by_name = {row[0]: Tool(*row) for row in tools}
     except (TypeError, ValueError, IndexError):
         return None
-    return KeptActions(actions, by_name, tuple(stamps), manifests, absent, probes)
+    return KeptActions(actions, by_name, tuple(stamps), manifests, absent, probes, contents, settled)
 
 
-def save(state_dir: Path, said: tuple[Any, ...], kept: KeptActions) -> None:
-    """Keep it, unless a file could still change without moving its stamp."""
-    stamps: dict[str, tuple[int, ...]] = {}
+def save(state_dir: Path, said: tuple[Any, ...], kept: KeptActions) -> KeptActions:
+    """Keep it, unless a file could still change without moving its stamp, or a manifest is another by now; with the
+    stamps of the manifests, if it was kept."""
+    stamps: dict[str, FileStamp | tuple[()]] = {}
     for path in kept.files:
         try:
             status = os.stat(path)  # noqa: PTH116
@@ -85,19 +98,20 @@ def save(state_dir: Path, said: tuple[Any, ...], kept: KeptActions) -> None:
             stamps[path] = ()
             continue
         if not file_clock().is_past(status, path):
-            return
+            return kept
         stamps[path] = (status.st_ctime_ns, status.st_size, status.st_ino)
     rows = [_row(action) for action in kept.actions]
     tools = [tuple(tool) for tool in kept.tools.values()]
     contents = {path: found for path in kept.manifests if path in stamps and (found := _sha256(path))}
-    if any(_stamp(path) != stamps[path] for path in contents):
-        return  # written meanwhile
+    if contents != kept.contents or any(_stamp(path) != stamps[path] for path in contents):
+        return kept
     value = (said, stamps, dict(kept.probes), rows, tools, kept.manifests, kept.absent, contents)
     with contextlib.suppress(OSError, ValueError):
         statefile.save(state_dir / NAME, KIND, value)
+    return kept._replace(stamps={path: stamp for path in contents if (stamp := stamps[path])})
 
 
-def _stamp(path: str) -> tuple[int, ...]:
+def _stamp(path: str) -> FileStamp | tuple[()]:
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError:

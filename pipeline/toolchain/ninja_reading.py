@@ -7,12 +7,11 @@ that was asked about, is among what it says that it looked at.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cache.digest import digest_bytes
 from cache.durable import read_file
-from cache.location import user_cache_dir
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
@@ -29,7 +28,7 @@ from pipeline.toolchain.ninja import StatementActions
 from pipeline.toolchain.ninja_firmware import firmware_files, symbols_of
 from pipeline.toolchain.ninja_kept import MANIFEST, KeptActions
 from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces, with_stages
-from pipeline.toolchain.ninja_tools import StatementTools
+from pipeline.toolchain.ninja_tools import tools_of
 
 
 def read_build(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions:
@@ -43,7 +42,8 @@ def read_build(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions
     extra = [str(root / config.prebuilt.directory / FLASHER_ARGS)] if config.makes_firmware else []
     files = dict.fromkeys((*reading.files, *tools.files, *extra))
     absent = tuple(tools.absent)
-    return KeptActions(tuple(made), tools.tools, tuple(files), tuple(reading.manifests), absent, reading.probes)
+    manifests = tuple(reading.manifests)
+    return KeptActions(tuple(made), tools.tools, tuple(files), manifests, absent, reading.probes, reading.contents)
 
 
 def _identified(root: Path, config: DeployConfig, actions: list[Action]) -> list[Action]:
@@ -70,14 +70,12 @@ class _BuildReading:
     def __init__(self, root: Path, config: DeployConfig, state_dir: Path) -> None:
         self._root, self._config = root, config
         self.symbols = symbols_of(root, config)
-        search = os.environ.get("PATH", os.defpath)
-        # As `Project.cache_dir` has it.
-        shared = config.cache.dir or user_cache_dir(os.environ, sys.platform)
-        place = None if shared is None else root / shared
-        self.tools = StatementTools(state_dir, root / config.ninja.directory, search, place)
+        self.tools = tools_of(root, config, state_dir, os.environ.get("PATH", os.defpath))
         self.files: list[str] = []
         self.manifests: list[str] = []
         self.probes: dict[str, bool] = {}
+        self.contents: dict[str, str] = {}
+        """Manifest -> SHA-256 of what was read, of one that is read twice the first time."""
         self._seen: set[str] = set()
         self._side_files = _side_files(root, config)
 
@@ -112,9 +110,8 @@ class _BuildReading:
             place = str(self._root / directory / path)
             self.manifests.append(place)
             self.files.append(place)
-            try:
-                text = os.fsdecode(read_file(place))
-            except OSError:
+            text = self._text(place)
+            if text is None:
                 continue  # made first, and then all of this is read again
             found = parse_dyndep(path, text)
             if isinstance(found, ManifestError):
@@ -161,12 +158,18 @@ class _BuildReading:
             hint = f"choose one that `ninja -C {directory} -t targets all` names"
             raise ConfigError(config_failure_at(self._root, self._config, ("ninja", "targets"), message, hint))
 
+    def _text(self, place: str) -> str | None:
+        """What a manifest says; None where there is none."""
+        try:
+            data = read_file(place)
+        except OSError:
+            return None
+        self.contents.setdefault(place, digest_bytes(data).hex)
+        return os.fsdecode(data)
+
     def _manifest(self, directory: str) -> NinjaManifest:
         def read(path: str) -> str | None:
-            try:
-                return os.fsdecode(read_file(str(self._root / directory / path)))
-            except OSError:
-                return None
+            return self._text(str(self._root / directory / path))
 
         text = read(MANIFEST)
         if text is None:

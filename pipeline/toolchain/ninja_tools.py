@@ -1,10 +1,10 @@
 """What the programs of build statements are: the content of a compiler and of everything that it starts.
 
-Asks compilers where their parts lie, once per content of the driver, and hashes programs when their stamp moved. What
-was found out is kept with the project, and with the store, where another checkout finds it: to hash a compiler's parts
-takes longer than to restore a hundred objects. Does not know statements. Invariant: two programs have the same identity
-only if the driver and every part that it was found to start hold the same bytes; a program whose parts cannot be told
-has none.
+Asks compilers where their parts lie, and ninja for its version, once per content of the program, and hashes programs
+when their stamp moved. What was found out is kept with the project, and with the store, where another checkout finds
+it: to hash a compiler's parts takes longer than to restore a hundred objects. Does not know statements. Invariant: two
+programs have the same identity only if the driver and every part that it was found to start hold the same bytes; a
+program whose parts cannot be told has none.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import hashlib
 import os
 import posixpath
 import re
-import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache import statefile
+from cache.location import user_cache_dir
 from cache.stamps import StampTable
 from pipeline.model import Tool
 from pipeline.toolchain import programs
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DeployConfig
 
 _KIND = "ninja tools 1"
 _NAME = "ninja-tools.v1.state"
@@ -29,6 +34,13 @@ _SEARCHED = ("COMPILER_PATH", "GCC_EXEC_PREFIX")
 """By what of the environment, beside PATH, drivers find their parts."""
 _PARTS = ("cc1", "cc1plus", "collect2", "lto1", "lto-wrapper", "as", "ld")
 _BINARY = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+
+
+def tools_of(root: Path, config: DeployConfig, state_dir: Path, search: str) -> StatementTools:
+    """Those of a project, with what others found out that share its store."""
+    # As `Project.cache_dir` has it.
+    shared = config.cache.dir or user_cache_dir(os.environ, sys.platform)
+    return StatementTools(state_dir, root / config.ninja.directory, search, None if shared is None else root / shared)
 
 
 class StatementTools:
@@ -82,6 +94,22 @@ class StatementTools:
         path = self._found(driver)
         found = self._ask(path, (name,)) if path else None
         return found[0] if found else ""
+
+    def version(self, program: str) -> str:
+        """The first line that the program says of its version, `""` where it says none. One whose bytes are all that
+        decides about that is asked once."""
+        path = self._found(program)
+        digest = self._digest(path) if path and _is_binary(path) else ""
+        key = "\n".join(("--version", digest, path))
+        if not digest or key not in self._parts:
+            from pipeline.effects.versions import ask_version
+
+            line = ask_version(path) if path else ""
+            if not digest or not line:
+                return line
+            self._parts[key] = (line,)
+            self._asked = True
+        return self._parts[key][0]
 
     def _found(self, program: str) -> str:
         if "/" in program:
@@ -138,7 +166,10 @@ class StatementTools:
                 if said is None:
                     return None
                 place = said.strip()
-                place = place if "/" in place else shutil.which(place or name, path=self._search) or ""
+                if "/" not in place:
+                    import shutil
+
+                    place = shutil.which(place or name, path=self._search) or ""
                 found.append(place if place and os.path.isfile(place) else "")  # noqa: PTH113
             self._parts[key] = tuple(found)
             self._asked = True

@@ -9,7 +9,6 @@ programs are found.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 
 from cache.named_tuple import NamedTuple
@@ -32,7 +31,7 @@ def find(name: str, search: str) -> Found | None:
     """The first program of this name on `search` (as in PATH); None when there is none."""
     path, missed = "", []
     for directory in dict.fromkeys(search.split(os.pathsep)):
-        place = shutil.which(name, path=directory or os.curdir)
+        place = _in_directory(directory or os.curdir, name)
         if place is None:
             missed.append(os.path.join(directory or os.curdir, name))  # noqa: PTH118
             continue
@@ -40,6 +39,16 @@ def find(name: str, search: str) -> Found | None:
         if not is_launcher(place, name):
             return Found(path, place, tuple(missed))
     return Found(path, path, tuple(missed)) if path else None
+
+
+def _in_directory(directory: str, name: str) -> str | None:
+    """As `shutil.which` finds it, without the libraries of compressed archives that come with that."""
+    if os.name != "posix" or "/" in name:
+        import shutil
+
+        return shutil.which(name, path=directory)
+    place = os.path.join(directory, name)  # noqa: PTH118
+    return place if os.access(place, os.F_OK | os.X_OK) and not os.path.isdir(place) else None  # noqa: PTH112
 
 
 def is_launcher(path: str, name: str) -> bool:

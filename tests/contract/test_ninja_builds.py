@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from cache.fileclock import filesystem_now_ns
 from cache.stamps import next_tick
+from pipeline.engine.engine import Engine
 from pipeline.errors import DeployError
 from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
@@ -1023,6 +1027,34 @@ def test_programs_that_an_option_lets_a_compiler_find_first(tree: Callable[..., 
         one.ninja("-t", "clean")
         one.ninja()
         assert one.read("util.o") == ours
+
+
+def test_a_manifest_that_was_written_just_before_the_run_is_no_reason_for_another_run(
+    tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a script that configures and builds. What moves while the run works is."""
+    space = tree()
+    space.build()
+    began_ns = filesystem_now_ns()
+    monkeypatch.setattr("pipeline.fastpath.whole_state._process_start_ns", lambda: began_ns)
+
+    def is_answered(meanwhile: Callable[[], None]) -> bool:
+        next_tick()
+        shutil.rmtree(space.out)
+        space.manifest()
+        next_tick()
+        save = Engine.save
+
+        def saved(engine: Engine) -> None:
+            meanwhile()
+            save(engine)
+
+        with contextlib.chdir(space.root), patch.object(Engine, "save", saved):
+            assert space._build_here() is None
+        return any(space.root.glob(".deploy/fastpath.v1/*.state"))
+
+    assert is_answered(lambda: None)
+    assert not is_answered(space.manifest)
 
 
 def test_what_looks_like_a_symbol_in_a_command_is_none(tree: Callable[..., Tree]) -> None:

@@ -379,6 +379,13 @@ def test_which_command_lines(argv: list[str], wanted: Asked | None) -> None:
     [
         (DODO, True),
         ('"""Words."""\n\nfrom __future__ import annotations\nfrom pipeline.tasks import *\n', True),
+        ("# Tasks.\n\n# More.\nfrom pipeline.tasks import *", True),
+        (" from pipeline.tasks import *\n", False),
+        ("# Tasks.\r\nfrom pipeline.tasks import *\r\n", True),
+        ("# Tasks.\rimport os\nfrom pipeline.tasks import *\n", False),
+        ("from pipeline.tasks import *\x85# more\n", False),
+        ("# \0\nfrom pipeline.tasks import *\n", False),
+        ("from pipeline.tasks import *\nfrom pipeline.tasks import *\n", False),
         ("from pipeline.tasks import task_deploy\n", False),
         (f"{DODO}\nDOIT_CONFIG = {{}}\n", False),
         (f"import os\n{DODO}", False),

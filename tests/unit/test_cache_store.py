@@ -187,6 +187,18 @@ def test_candidates_newest_first_and_bounded(store: BlobStore, tmp_path: Path) -
     assert cache.candidates(KEY)[:2] == (b"more 99", b"more 97")
 
 
+def test_candidates_that_many_base_keys_share_are_read_of_each(store: BlobStore, tmp_path: Path) -> None:
+    """What an entry says is remembered, not that it is one: damage is found in each."""
+    first = ActionCache(tmp_path / "store", store)
+    bases = [ActionKey(digest_bytes(b"%d" % n).hex) for n in range(4)]
+    for base in bases:
+        first.add_candidate(base, b"all" if base != bases[1] else b"another")
+    first.path(bases[2]).write_bytes(first.path(bases[0]).read_bytes())
+    second = ActionCache(tmp_path / "store", store)
+    assert [second.candidates(base) for base in bases] == [(b"all",), (b"another",), (), (b"all",)]
+    assert not second.path(bases[2]).exists()
+
+
 def test_sets_of_others_stay_when_ours_is_put_first(tmp_path: Path) -> None:
     """None was here, those of another machine came, and what is made here after that is one more."""
     blobs = BlobStore(tmp_path)

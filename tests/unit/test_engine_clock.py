@@ -94,7 +94,7 @@ def test_links_and_directories_are_judged_by_their_servers_clock(
     watched.file_clock.cache_clear()
     FileServer(monkeypatch, behind_s, tick_ns=LONG_TICK_NS)
     (tmp_path / "inc").mkdir()
-    assert watched.directory_stamp("inc") is None, "another file may appear in this tick"
+    assert watched.settled_stamp("inc") is None, "another file may appear in this tick"
     clock = FileClock([str(tmp_path)])
     clock.meet(tmp_path.stat().st_dev, str(tmp_path / "inc"))
     moment = clock.moment()

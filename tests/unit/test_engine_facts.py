@@ -10,7 +10,7 @@ import pytest
 from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.engine.facts import shadow_directories
 from pipeline.engine.workspace import Workspace
-from pipeline.fastpath.watched import directory_stamp
+from pipeline.fastpath.watched import settled_stamp
 from tests.unit.engine_space import EngineSpace
 
 
@@ -43,7 +43,7 @@ def test_a_directory_is_asked_about_once_however_many_names_must_stay_absent(
     monkeypatch.setattr(os.path, "isdir", isdir)
     found = shadow_directories(workspace)
     root = str(space.root)
-    assert found == {path: directory_stamp(path) for path in (f"{root}/inc", root)}
+    assert found == {path: settled_stamp(path) for path in (f"{root}/inc", root)}
     assert len(asked) <= 10, asked
 
 

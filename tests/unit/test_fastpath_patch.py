@@ -94,6 +94,28 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PatchedProject:
     return PatchedProject(tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("known", ["the stamp that it has", "an older one", "none"])
+def test_a_file_that_is_younger_than_the_process_is_believed_by_the_stamp_under_which_it_was_read(
+    project: PatchedProject, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.fastpath.whole_state._own_files", lambda _: ())
+    monkeypatch.setattr("pipeline.fastpath.whole_state._process_start_ns", lambda: 1)
+    manifest = project.root / "build.ninja"
+    manifest.write_text("rule cc\n")
+    before = fastpath.stamp_of(manifest.stat())
+    manifest.unlink()
+    manifest.write_text("rule ld\n")
+    now = fastpath.stamp_of(manifest.stat())
+    read = {"the stamp that it has": {str(manifest): now}, "an older one": {str(manifest): before}}.get(known, {})
+    watched = Watched({}, (), (str(manifest),), (), read)
+    used = [(path, project.sha256(path)) for path in (*SOURCES, MADE)]
+    run = FastPathState(project.root, "")
+    run.withdraw()
+    run.will_approve(ARGV, TEXT)
+    run.record(WholeRun(project.table, used, {MADE}, watched, {}, lambda paths: b"index"))
+    assert (fastpath.answer(ARGV) == TEXT) == (known == "the stamp that it has")
+
+
 def test_an_edit_leaves_the_files_beside_the_state_as_they_are(project: PatchedProject) -> None:
     before, since = project.beside(), project.snapshot.since
     assert {"-.usage", "-.contents"} == set(before)

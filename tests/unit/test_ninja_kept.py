@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
+from cache.fileclock import FileClock
 from cache.stamps import next_tick
+from pipeline.fastpath import stamp_of
 from pipeline.model import Action, Stage, Statement, Tool
 from pipeline.toolchain import ninja_kept
 from pipeline.toolchain.ninja_kept import KeptActions
@@ -27,9 +30,10 @@ class KeptSpace:
         files, absent = (str(self.manifest), str(self.tool)), (str(root / "missing"),)
         probes = {str(root / "a.c"): False}
         tools = {"cc:": Tool("cc:", "/bin/cc", "", "1")}
-        self.kept = KeptActions((action,), tools, files, (str(self.manifest),), absent, probes)
+        contents = {str(self.manifest): hashlib.sha256(b"rule cc\n").hexdigest()}
+        self.read = KeptActions((action,), tools, files, (str(self.manifest),), absent, probes, contents)
         next_tick()
-        ninja_kept.save(self.state, SAID, self.kept)
+        self.kept = ninja_kept.save(self.state, SAID, self.read)
 
     def load(self) -> KeptActions | None:
         return ninja_kept.load(self.state, SAID)
@@ -50,7 +54,25 @@ def test_a_manifest_that_was_written_again_as_it_was_is_not_read(space: KeptSpac
     space.manifest.unlink()
     assert space.load() is None
     space.manifest.write_text(text)
-    assert space.load() == space.kept
+    next_tick()
+    found = space.load()
+    assert found == space.read._replace(stamps={str(space.manifest): stamp_of(space.manifest.stat())})
+
+
+def test_the_stamp_of_a_manifest_is_told_if_a_change_would_move_it(
+    space: KeptSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert space.kept.stamps == {str(space.manifest): stamp_of(space.manifest.stat())}
+    space.manifest.write_text(space.manifest.read_text())
+    monkeypatch.setattr(FileClock, "is_past", lambda *_: False)
+    assert space.load() == space.read
+
+
+def test_a_manifest_that_was_written_after_it_was_read_is_not_kept(space: KeptSpace) -> None:
+    space.manifest.write_text("rule ld\n")
+    next_tick()
+    assert ninja_kept.save(space.state, SAID, space.read) == space.read
+    assert space.load() is None
 
 
 def test_another_manifest_of_the_same_size_and_time_is_read(space: KeptSpace) -> None:
