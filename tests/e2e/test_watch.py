@@ -139,7 +139,7 @@ def test_a_newer_save_cancels(running: tuple[FastPathProject, Watching]) -> None
     """The compiler of the first would wait for ever."""
     project, watch = running
     waiting = project.zig.parent / "waiting"
-    saved(unit(project, 0), "SLOW\n")()
+    saved(unit(project, 0), "SLOW and cancelled\n")()
     wait_for(waiting)
     text = watch.after(saved(unit(project, 0), "int fast;\n"))
     assert "[watch] cancelled by a newer save (" in text
@@ -151,7 +151,7 @@ def test_a_newer_save_cancels(running: tuple[FastPathProject, Watching]) -> None
 def test_a_write_is_let_finish(running: tuple[FastPathProject, Watching]) -> None:
     """While flash is being written (the test holds the lock as a deploy does) a newer save cancels nothing."""
     project, watch = running
-    saved(unit(project, 0), "SLOW\n")()
+    saved(unit(project, 0), "SLOW and let finish\n")()  # nothing that another test has compiled: that is restored
     wait_for(project.zig.parent / "waiting")
     handle = os.open(writing_lock(project.root / ".deploy"), OPEN)
     assert try_lock(handle, shared=True)
@@ -162,7 +162,7 @@ def test_a_write_is_let_finish(running: tuple[FastPathProject, Watching]) -> Non
     lines = watch.until(lambda lines: lines[before:].count(FINISHED) == 2, "the second build")[before:]
     os.close(handle)
     assert not any("cancelled" in line for line in lines)
-    assert product(project, 0).read_text() == "SLOW\n"
+    assert product(project, 0).read_text() == "SLOW and let finish\n"
     assert product(project, 1).read_text() == "int newer;\n"
     (project.zig.parent / "go").unlink()
     (project.zig.parent / "waiting").unlink()
