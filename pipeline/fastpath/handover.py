@@ -7,11 +7,12 @@ a loader or a reporter of its own, doit runs as if it had been called itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
-from doit import plugin
+from doit import cmd_run, plugin
 from doit.cmd_base import DodoTaskLoader
 from doit.doit_cmd import DoitMain
 
@@ -63,6 +64,9 @@ def become_doit(argv: Sequence[str], look: FirstLook | None, name: str = "") -> 
     one that was called."""
     if name:
         DoitMain.BIN_NAME = name
+    # doit keeps the stdout that there was when it was imported: where that was another process's, what a dodo.py prints
+    # and what the run says would go through two buffers, and come out in another order.
+    cmd_run.opt_outfile["default"] = sys.stdout
     # `doit` itself has our commands where they are installed, and so has what stands in for it.
     doit = PlainDoit() if name in ("", "hotplate") else DoitMain()
     if look is not None and "loader" not in doit.config["GLOBAL"]:

@@ -121,6 +121,8 @@ def handed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     runtime = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        # As most people have it, the service too: what is printed comes out in the order of one buffer.
+        patch.delenv("PYTHONUNBUFFERED", raising=False)
         service = ServiceProcess(runtime, path / "project")
         (path / "project/dodo.py").write_text(DODO)
         made = HandedProject(Space(path / "project"), service)
