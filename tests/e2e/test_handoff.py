@@ -463,12 +463,18 @@ def test_a_killed_client_takes_its_run_with_it_unless_that_writes_flash(handed: 
 
 
 def test_a_killed_client_takes_its_build_with_it_whoever_writes_flash(handed: HandedProject) -> None:
-    waiting = Waiting(handed, "compile", "link")
-    with written(waiting):
-        waiting.client.kill()
-        waiting.client.communicate()
-        eventually(waiting.ended)
-    waiting.lock.release()
+    source = handed.space.file("firmware/core/main.c")
+    before = source.read_text()
+    source.write_text(f"{before}// there is something to build\n")
+    try:
+        waiting = Waiting(handed, "compile", "link")
+        with written(waiting):
+            waiting.client.kill()
+            waiting.client.communicate()
+            eventually(waiting.ended)
+        waiting.lock.release()
+    finally:
+        source.write_text(before)
 
 
 def test_a_killed_runner_takes_its_run_with_it_and_the_next_works(waiting: Waiting) -> None:
