@@ -40,8 +40,6 @@ def __getattr__(name: str) -> Any:
     """`import *` asks for `__all__`. Where `doit` runs, ask the fast path first: if everything that the command line
     names is up to date it prints what doit would, and ends the process with 0. What is left of a warm `doit compile
     link` then is doit's own start. Where doit would add nothing, the run is done here, without the list of tasks."""
-    if name == "PlainRun":
-        return _plain_run()
     if name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     program = basename(sys.argv[0])
@@ -69,29 +67,6 @@ def __getattr__(name: str) -> Any:
 
             speak_plainly()
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
-
-
-def _plain_run() -> type:
-    """`doit run`, the command that doit takes where none is named, with our words for what it refuses. doit asks for it
-    by our entry point (see `cli/doit_commands.py`) before it has read any dodo.py, so that nothing more may be imported
-    here; what else doit has loaded already."""
-    from doit.cmd_run import Run as DoitsRun
-
-    class PlainRun(DoitsRun):  # type: ignore[misc]
-        name = "run"
-
-        def parse_execute(self, in_args: list[str]) -> Any:
-            try:
-                return super().parse_execute(in_args)
-            except Exception as error:
-                from pipeline.cli.usage import refused_in_our_words
-
-                code = refused_in_our_words(error, self)
-                if code is None:
-                    raise
-                return code
-
-    return PlainRun
 
 
 def _stands_first(frame: FrameType | None) -> bool:

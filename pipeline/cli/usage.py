@@ -15,41 +15,17 @@ from doit.cmd_base import Command
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError, TaskParse
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
+from hotplate_doit import Answering
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.model import Failure
 
 BAD_USAGE = 3
-INTERRUPTED = 130
 _KINDS = {"int": "a whole number", "float": "a number"}
 _NO_TASK = "' is not a task."
 _NO_FILE = "Could not find dodo file"
-
-
-class Answering:
-    """Before a command of doit's kind, which answers on stdout: it is refused in our words, ended without any by
-    Ctrl-C, and an answer that cannot be written is told."""
-
-    def parse_execute(self, in_args: list[str]) -> Any:
-        try:
-            code = super().parse_execute(in_args)  # type: ignore[misc]
-            if sys.stdout is not None:
-                sys.stdout.flush()  # at the end of the process it would be Python that says why it cannot
-        except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None
-        except OSError as error:
-            if not _is_of_stdout(error):
-                raise
-            from pipeline.cli.command_words import lost
-
-            return lost(error)
-        except Exception as error:
-            refused = refused_in_our_words(error, self)
-            if refused is None:
-                raise
-            return refused
-        return code
 
 
 class PlainCommand(Answering, Command):  # type: ignore[misc]
@@ -73,13 +49,15 @@ def refused_in_our_words(error: Exception, command: Any) -> int | None:
     return refused(failure, BAD_USAGE)
 
 
-def _is_of_stdout(error: OSError) -> bool:
-    """Could what was printed not be written? Raised where doit prints, or where we flush: no file is named."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return error.filename is None and (where == __name__ or where.partition(".")[0] in ("doit", "pprint"))
+def no_database(path: str) -> int:
+    """Refuse what is no database of doit's; the exit code."""
+    from pipeline.cli.command_words import refused
+    from pipeline.failures import fail
+    from pipeline.model import FailureCategory
+
+    hint = "ask `doit explain` what is up to date and why, or name a database with --db-file"
+    failure = fail(FailureCategory.CONFIG_ERROR, stage=None, where=path, message="is no database of doit's", hint=hint)
+    return refused(failure, BAD_USAGE)
 
 
 def _invalid(error: InvalidCommand | InvalidDodoFile, command: Command) -> Failure | None:

@@ -18,9 +18,9 @@ from doit.doit_cmd import DoitMain
 
 from pipeline.fastpath import FirstLook
 
-OWN = "pipeline.cli.doit_commands"
+OWN = "hotplate_doit"
 PLACES = {
-    "run": "pipeline.tasks:PlainRun",
+    "run": f"{OWN}:PlainRun",
     "list": f"{OWN}:PlainList",
     "info": f"{OWN}:PlainInfo",
     "help": f"{OWN}:PlainHelp",

@@ -255,6 +255,24 @@ def test_what_doit_answers_is_what_doit_alone_would(project: Space, installed: s
     assert ours.stdout
 
 
+@pytest.mark.parametrize("words", ["list", "hello", "nosuch", "list -x", "-x", "clean", "info hello"])
+def test_another_project_of_doits_keeps_its_modules(tmp_path: Path, installed: str, doits_own: str, words: str) -> None:
+    """It may have some with our names."""
+    for name in ("pipeline", "cache"):
+        (tmp_path / f"{name}.py").write_text(f"WORD = 'own {name}'\n")
+    lines = ["import cache, pipeline", "", "", "def task_hello():", '    """say it"""']
+    (tmp_path / "dodo.py").write_text(
+        "\n".join([*lines, "    return {'actions': [f'echo {cache.WORD} {pipeline.WORD}'], 'verbosity': 2}", ""])
+    )
+    other = Space(tmp_path)
+    ours, theirs = (
+        shell(other, f"doit {words}", PYTHONPATH=f"{tmp_path}{os.pathsep}{path}") for path in (installed, doits_own)
+    )
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+    assert ours.stderr.replace("{'", "").splitlines()[:1] == theirs.stderr.replace("{'", "").splitlines()[:1]
+    assert "own cache own pipeline" in ours.stdout or words != "hello"
+
+
 def test_doit_and_hotplate_take_the_same_commands() -> None:
     assert {name: where for name, where in declared().items() if name in PLACES} == PLACES
 

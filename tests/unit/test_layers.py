@@ -92,7 +92,6 @@ DOIT_MODULES = {
     "pipeline/cli/commands.py",
     "pipeline/cli/direct.py",
     "pipeline/cli/doctor_command.py",
-    "pipeline/cli/doit_commands.py",
     "pipeline/cli/init_command.py",
     "pipeline/cli/reporter.py",
     "pipeline/cli/serve_command.py",

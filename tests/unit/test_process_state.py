@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("cache", "pipeline", "virtualboard", "hotplate_pytest")
+PACKAGES = ("cache", "pipeline", "virtualboard", "hotplate_doit", "hotplate_pytest")
 
 PURE = "a pure function of immutable arguments, and bounded"
 CONSTANT = "a constant, computed when it is first used"
