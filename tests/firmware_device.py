@@ -210,6 +210,8 @@ class HostDevice(Device):
         self._in, self._out = self.child.stdin, self.child.stdout.fileno()
         self._received = b""
         self.boot_log = "".join(f"{line}\n" for line in self._lines_to('"ready"'))
+        for _ in range(2):  # what its modules say of their start belongs to no exchange of a test's
+            self.exchange(b"")
 
     def write(self, data: bytes) -> None:
         self._in.write(data)

@@ -136,10 +136,11 @@ def test_without_a_password_nothing_is_taken(nginx: tuple[str, Path], tmp_path: 
     url, directory = nginx
     blobs = BlobStore(tmp_path / "mine")
     sender = client(url, directory, with_password=False)
-    sender.offer(KEY, ActionResult((OutputFile("build/a.o", blobs.put_bytes(b"mine"), True),)), blobs)
+    key = ActionKey("cd" * 32)  # nobody else's
+    sender.offer(key, ActionResult((OutputFile("build/a.o", blobs.put_bytes(b"mine"), True),)), blobs)
     sender.settle(WAIT_S)
     assert sender.counts().given_up == 1 and "does not take results: it answers 401" in sender.notes()[0]
-    assert not (directory / f"srv/ac/{KEY}").exists()
+    assert not (directory / f"srv/ac/{key}").exists()
 
 
 def test_what_somebody_else_put_there_is_refused(nginx: tuple[str, Path], tmp_path: Path) -> None:
