@@ -23,6 +23,8 @@ import sys
 import threading
 from types import ModuleType
 
+from doit import cmd_run
+
 PRELOADED = (
     *("doit.doit_cmd", "doit.cmd_run", "doit.loader"),
     *("pipeline.tasks", "pipeline.cli.reporter", "pipeline.cli.commands", "pipeline.cli.direct"),
@@ -95,6 +97,8 @@ def _become(request: dict[str, object], streams: list[int]) -> None:
     sys.stdin, sys.stdout, sys.stderr = _stream(0, "r"), _stream(1, "w", unbuffered), _stream(2, "w", unbuffered)
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
+    # A default that doit takes when it is imported, and that nobody would flush.
+    cmd_run.opt_outfile["default"] = sys.stdout
 
 
 def _stream(fd: int, mode: str, unbuffered: bool = False) -> io.TextIOWrapper:

@@ -1,9 +1,10 @@
 """Notices that files in directories were written, by the operating system's notifications or by polling.
 
-Linux's notifications are read by `directory_events`; all others, and polling, are the matter of `watchfiles`, which
-takes 20 ms to find that a burst is over. Knows directories. Does not know which of the files matter. Invariant: what
-happens in a directory after `watch` returned is reported, whatever directories are added or dropped later: a new set is
-watched before the old one is let go. What is reported is a hint to look, never a fact about content.
+Linux's notifications are read by `directory_events`, all others are the matter of `watchfiles`, which takes 20 ms to
+find that a burst is over. It could poll, too, but takes two saves of one second for one, so `polled_directories` does
+that. Knows directories. Does not know which of the files matter. Invariant: what happens in a directory after `watch`
+returned is reported, whatever directories are added or dropped later: a new set is watched before the old one is let
+go. What is reported is a hint to look, never a fact about content.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from collections.abc import Callable, Collection
 from errno import ENOSPC
 from typing import Any
 
-from pipeline.effects.directory_events import events_of
+from pipeline.effects.directory_events import DirectoryEvents, events_of
+from pipeline.effects.polled_directories import PolledDirectories
 
 DEBOUNCE_MS = 100
 """A burst is reported after this time at the latest."""
 STEP_MS = 10
 """A burst ends when nothing happened for this time: an editor's write, rename and chmod are one save."""
-POLL_MS = 200
-"""Between two looks where the file system sends no notifications."""
-
+UNUSED_MS = 200
+"""What `watchfiles` would wait between two looks."""
 DRAIN_MS = 100
 """How long a set of directories that is let go is still listened to: its last events may be under way."""
 
@@ -38,7 +39,8 @@ class DirectoryWatcher:
     def __init__(self, report: Callable[[frozenset[str]], None], *, poll: bool) -> None:
         """`report` is called with the paths of a burst, from a thread. `poll`: do without notifications.
         Raises WatchUnavailable when `watchfiles` is needed and not installed."""
-        self._events = None if poll else events_of(self._pass_on)
+        self._events: DirectoryEvents | PolledDirectories | None
+        self._events = PolledDirectories(self._pass_on) if poll else events_of(self._pass_on)
         if self._events is None:
             try:
                 from watchfiles._rust_notify import RustNotify
@@ -46,7 +48,6 @@ class DirectoryWatcher:
                 raise WatchUnavailable("the package watchfiles is not installed for this Python") from None
             self._make: Any = RustNotify
         self._report = report
-        self._poll = poll
         self._current: _Source | None = None
         self._watched: dict[str, int] = {}
         self._has_begun = False
@@ -91,7 +92,7 @@ class DirectoryWatcher:
     def _start(self, wanted: dict[str, int]) -> _Source:
         while True:
             try:
-                return _Source(self._make(list(wanted), False, self._poll, POLL_MS, False, True), self._pass_on)
+                return _Source(self._make(list(wanted), False, False, UNUSED_MS, False, True), self._pass_on)
             except FileNotFoundError:
                 # one of them vanished since it was looked at
                 still = _inodes(wanted)

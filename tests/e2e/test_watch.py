@@ -273,18 +273,34 @@ def test_processes_that_are_killed(project: FastPathProject) -> None:
 
 
 def test_polling(project: FastPathProject) -> None:
+    """Saves of one second too, which `watchfiles` takes for one."""
+    source, second_ns = unit(project, 1), time.time_ns() // 10**9 * 10**9
+    os.utime(source, ns=(second_ns, second_ns))
+
+    def save(text: str, later_ns: int) -> Callable[[], object]:
+        temporary = source.with_name(".u00001.c.swp")
+        temporary.write_text(text)
+        os.utime(temporary, ns=(second_ns + later_ns,) * 2)
+        return lambda: temporary.replace(source)
+
     with watching(project.root, project.env, "--poll") as watch:
         watch.first()
-        assert "compiled=1" in watch.after(saved(unit(project, 1), "int polled;\n"))
+        assert "compiled=1" in watch.after(save("int polled;\n", 1))
+        assert "compiled=1" in watch.after(save("int POLLED;\n", 2))
 
 
 def test_bad_usage(project: FastPathProject) -> None:
     done = project.run("doit", "watch", "compile")
     assert done.returncode == 3 and "watch: error: takes no arguments, got compile" in done.stderr
-    project.env["PYTHONPATH"] = f"{project.root / 'hidden'}:{project.env['PYTHONPATH']}"
-    (project.root / "hidden").mkdir()
-    (project.root / "hidden/watchfiles.py").write_text("raise ImportError('not here')\n")
-    done = project.run("doit", "watch", "--poll")
+    # A system without notifications of its own, and without the package that reads others'.
+    hidden = project.root / "hidden"
+    hidden.mkdir()
+    (hidden / "watchfiles.py").write_text("raise ImportError('not here')\n")
+    (hidden / "sitecustomize.py").write_text(
+        "from pipeline.effects import directory_events\ndirectory_events.events_of = lambda report: None\n"
+    )
+    project.env["PYTHONPATH"] = f"{hidden}:{project.env['PYTHONPATH']}"
+    done = project.run("doit", "watch")
     assert done.returncode == 2 and "hint: install it with: pip install 'hotplate[watch]'" in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
 
