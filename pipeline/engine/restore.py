@@ -76,7 +76,14 @@ class Restorer:
         """Put these in place, some beside each other. False when the blob of one is gone or damaged; then, and when
         OSError is raised, some of the others are in place, and nothing is under way any more. `lanes`: how many threads
         do it, 0 for as many as this machine has cores."""
-        waiting, failed = deque(files), list[BaseException | None]()
+        first_of: dict[str, OutputFile] = {}
+        for file in files:
+            first_of.setdefault(file.path.rpartition("/")[0], file)
+        # These look for their directories and make them, which two that do so at once would do twice.
+        if not all(map(self.put, first_of.values())):
+            return False
+        waiting = deque([file for file in files if first_of[file.path.rpartition("/")[0]] is not file])
+        failed: list[BaseException | None] = []
 
         def put_some() -> None:
             while waiting and not failed:
@@ -97,7 +104,7 @@ class Restorer:
                 done.release()
 
         beside = []
-        for _ in range(1, min(lanes or os.cpu_count() or 1, MOST_LANES, len(files) // _WORTH)):
+        for _ in range(1, min(lanes or os.cpu_count() or 1, MOST_LANES, len(waiting) // _WORTH)):
             done = allocate_lock()
             done.acquire()
             try:
