@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from pipeline.service.history import LIMIT, HistoryWriter
 from pipeline.service.hub import Since, Subscription
 from pipeline.service.port_owner import PortBytes, PortClock, PortOwner
 from pipeline.service.server import memory_kb
+from tests.descriptors import descriptors
 from tests.fake_serial import FakeSerial
 
 TIMEOUT_S = 120
@@ -116,15 +116,6 @@ class Day:
         console.give_back(lease, time.monotonic(), returned.set)
         console.left(lease)
         await returned.wait()
-
-
-def descriptors() -> set[tuple[str, str]]:
-    """What is open, by number and what it is: another socket with the number of an earlier one is another."""
-    found = set()
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # by which this was found out
-            found.add((path.name, str(path.readlink())))
-    return found
 
 
 @pytest.mark.parametrize("events", [300, pytest.param(20_000, marks=pytest.mark.stress)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -32,6 +31,7 @@ from pipeline.service.verdicts import (
     VerdictLoop,
     VerdictQuestion,
 )
+from tests.descriptors import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
@@ -653,15 +653,6 @@ def test_another_interpreter_is_not_answered(stated: StatedProject) -> None:
     assert stated.settled().text == TEXT
     who = (str(stated.root), "3.99", sys.prefix)
     assert stated.book.ask(VerdictQuestion(who, ARGV, os.environ)).why == "another interpreter"
-
-
-def descriptors() -> set[tuple[str, str]]:
-    """What is open, by number and what it is: another socket with the number of an earlier one is another."""
-    found = set()
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # by which this was found out
-            found.add((path.name, str(path.readlink())))
-    return found
 
 
 def test_projects_that_nobody_asks_about_are_let_go(tmp_path: Path) -> None:
