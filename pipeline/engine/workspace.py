@@ -196,8 +196,6 @@ class Workspace:
         """Did compiles fail that may need what one of `generators` makes, and did not wait for it? They waited for what
         their last run read, which is of the past: they wait for whatever may be a header from here on."""
         failed = {failure.action for failure in failures}
-        if not generators:
-            return False
         before = self._waited_for_by(failed)
         self.graph = self._build_graph()
         after = self._waited_for_by(failed)

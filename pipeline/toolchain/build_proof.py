@@ -21,13 +21,7 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.config.schema import Prebuilt
 from pipeline.fastpath.watched import Watched, settled_stamp
-from pipeline.toolchain.build_evidence import (
-    collect,
-    first_other_match,
-    has_evidence,
-    look,
-    program_of,
-)
+from pipeline.toolchain.build_evidence import collect, first_other_match, has_evidence, look, program_of
 from pipeline.toolchain.other_tools import OtherTool
 
 KIND = "prebuilt build 2"
